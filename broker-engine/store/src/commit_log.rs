@@ -1,0 +1,415 @@
+//! The commit log's files and what is known of them: where they begin and end, how far they are on disk, and the last
+//! bytes in memory. Recovery and the writer change them; readers only look.
+
+use crate::disk::{self, Disk};
+use crate::error::{StoreError, io_error};
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Most recent log bytes kept in memory for pulls that follow the producers closely.
+const TAIL_BYTES: usize = 8 << 20;
+/// A read joins records that lie at most this far apart: copying the gap costs less than another system call.
+const JOIN_GAP: i64 = 2 << 10;
+
+/// Files of the commit log.
+#[derive(Debug)]
+pub(crate) struct CommitLog {
+    dir: PathBuf,
+    file_size: u64,
+    disk: Arc<Disk>,
+    /// First offsets of the files, ascending and without gaps.
+    bases: RwLock<VecDeque<i64>>,
+    start: AtomicI64,
+    end: AtomicI64,
+    flushed: AtomicI64,
+    tail: Mutex<Tail>,
+}
+
+/// Blocks of the log in memory, ascending; between two there may be a gap (a file's filler).
+#[derive(Debug, Default)]
+struct Tail {
+    blocks: VecDeque<(i64, Bytes)>,
+    bytes: usize,
+}
+
+impl CommitLog {
+    pub fn new(dir: PathBuf, file_size: u64, disk: Arc<Disk>) -> Self {
+        Self {
+            dir,
+            file_size,
+            disk,
+            bases: RwLock::default(),
+            start: AtomicI64::new(0),
+            end: AtomicI64::new(0),
+            flushed: AtomicI64::new(0),
+            tail: Mutex::default(),
+        }
+    }
+
+    /// Finds the files. A file of another length than configured, or a missing one between two, is refused.
+    pub fn load(&self) -> std::result::Result<(), StoreError> {
+        disk::make_dir(&self.dir).map_err(io_error("making directory", &self.dir))?;
+        let mut files = disk::list(&self.dir).map_err(io_error("listing", &self.dir))?;
+        files.retain(|(name, _)| name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()));
+        if let Some((name, 0)) = files.last() {
+            // Made, but never sized: the process died in between.
+            let path = self.dir.join(name);
+            self.disk
+                .remove(&path)
+                .map_err(io_error("removing the empty file", &path))?;
+            files.pop();
+        }
+        let mut bases = VecDeque::with_capacity(files.len());
+        for (name, len) in files {
+            if len != self.file_size {
+                return Err(StoreError::FileSize {
+                    path: self.dir.join(&name).display().to_string(),
+                    found: len,
+                    configured: self.file_size,
+                    property: "mappedFileSizeCommitLog",
+                });
+            }
+            let base: i64 = name.parse().map_err(|_| StoreError::Damaged {
+                at: 0,
+                what: format!("the file name {name} is no offset"),
+                next: 0,
+            })?;
+            if let Some(last) = bases.back()
+                && base != last + self.file_size as i64
+            {
+                return Err(StoreError::Damaged {
+                    at: last + self.file_size as i64,
+                    what: "a commit log file is missing".into(),
+                    next: base,
+                });
+            }
+            bases.push_back(base);
+        }
+        self.start
+            .store(bases.front().copied().unwrap_or(0), Ordering::Release);
+        *self.bases.write().unwrap_or_else(PoisonError::into_inner) = bases;
+        Ok(())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    pub fn file_size(&self) -> i64 {
+        self.file_size as i64
+    }
+    pub fn start(&self) -> i64 {
+        self.start.load(Ordering::Acquire)
+    }
+    pub fn end(&self) -> i64 {
+        self.end.load(Ordering::Acquire)
+    }
+    pub fn flushed(&self) -> i64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+    pub fn publish(&self, end: i64) {
+        self.end.store(end, Ordering::Release);
+    }
+    pub fn bases(&self) -> Vec<i64> {
+        let bases = self.bases.read().unwrap_or_else(PoisonError::into_inner);
+        bases.iter().copied().collect()
+    }
+    pub fn base_of(&self, at: i64) -> i64 {
+        at - at.rem_euclid(self.file_size())
+    }
+    pub fn path(&self, base: i64) -> PathBuf {
+        self.dir.join(format!("{base:020}"))
+    }
+    pub fn has_file(&self, base: i64) -> bool {
+        let bases = self.bases.read().unwrap_or_else(PoisonError::into_inner);
+        matches!((bases.front(), bases.back()), (Some(first), Some(last)) if base >= *first && base <= *last)
+    }
+    pub fn open(&self, base: i64) -> Result<Arc<File>> {
+        self.disk.open(&self.path(base))
+    }
+
+    /// Makes the file that begins at `base`, its blocks reserved.
+    pub fn create(&self, base: i64) -> std::result::Result<(), StoreError> {
+        let path = self.path(base);
+        if let Err(error) = self.disk.create(&path, self.file_size, true) {
+            return Err(if disk::is_full(&error) {
+                StoreError::DiskFull(format!(
+                    "reserving {} bytes for {}",
+                    self.file_size,
+                    path.display()
+                ))
+            } else {
+                io_error("making", &path)(error)
+            });
+        }
+        disk::sync_dir(&self.dir).map_err(io_error("syncing directory", &self.dir))?;
+        let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
+        if bases.is_empty() {
+            self.start.store(base, Ordering::Release);
+        }
+        bases.push_back(base);
+        Ok(())
+    }
+
+    /// Deletes the oldest file; the next one is then the log's start.
+    pub fn remove_first(&self) -> std::result::Result<(), StoreError> {
+        let first = {
+            let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(first) = bases.pop_front() else {
+                return Ok(());
+            };
+            let start = bases.front().copied().unwrap_or(self.end());
+            self.start.store(start, Ordering::Release);
+            first
+        };
+        let path = self.path(first);
+        self.disk.remove(&path).map_err(io_error("deleting", &path))
+    }
+
+    /// Ends the log at `end`: whatever stands behind it becomes zeros and later files go, so that no stale record can ever
+    /// be taken for a new one.
+    pub fn cut(&self, end: i64) -> std::result::Result<(), StoreError> {
+        let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
+        while let Some(last) = bases.back().copied()
+            && last >= end
+            && bases.len() > 1
+        {
+            let path = self.path(last);
+            self.disk
+                .remove(&path)
+                .map_err(io_error("deleting the file behind the end", &path))?;
+            bases.pop_back();
+        }
+        if let Some(last) = bases.back().copied()
+            && end < last + self.file_size()
+        {
+            let path = self.path(last);
+            let at = (end - last).max(0) as u64;
+            let file = self.disk.open(&path).map_err(io_error("opening", &path))?;
+            let stale = disk::next_data(&file, at).map_err(io_error("reading", &path))?;
+            if stale.is_some() {
+                disk::zero(&file, at, self.file_size - at)
+                    .and_then(|()| disk::sync(&file))
+                    .map_err(io_error("clearing the end of", &path))?;
+            }
+        }
+        disk::sync_dir(&self.dir).map_err(io_error("syncing directory", &self.dir))
+    }
+
+    /// Keeps a block just written for readers close behind.
+    pub fn remember(&self, at: i64, block: Bytes) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.bytes += block.len();
+        tail.blocks.push_back((at, block));
+        while tail.bytes > TAIL_BYTES
+            && let Some((_, oldest)) = tail.blocks.pop_front()
+        {
+            tail.bytes -= oldest.len();
+        }
+    }
+
+    /// Gives the memory back when nothing was written for a while.
+    pub fn forget_tail(&self) {
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Tail::default();
+    }
+
+    /// Log bytes from `from` on without leaving memory, as many neighbours as reach `len`; false when not all are there.
+    fn read_tail(&self, from: i64, len: usize, spans: &mut Vec<Bytes>) -> bool {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.blocks.front().is_none_or(|(at, _)| from < *at) {
+            return false;
+        }
+        let mut index = tail.blocks.partition_point(|(at, _)| *at <= from) - 1;
+        let before = spans.len();
+        let (mut at, mut left) = (from, len);
+        while left > 0 {
+            let Some((base, block)) = tail.blocks.get(index) else {
+                break;
+            };
+            let skip = at - base;
+            if skip < 0 || skip >= block.len() as i64 {
+                break;
+            }
+            let part = left.min(block.len() - skip as usize);
+            spans.push(block.slice(skip as usize..skip as usize + part));
+            at += part as i64;
+            left -= part;
+            index += 1;
+        }
+        if left > 0 {
+            spans.truncate(before);
+        }
+        left == 0
+    }
+
+    /// `len` bytes at `from`, which must lie in one file and before the published end; `None` when they do not.
+    pub fn read(&self, from: i64, len: usize) -> Result<Option<Bytes>> {
+        // Any number may come from a client: none of them may overflow.
+        if from < self.start() || from > self.end() - len as i64 {
+            return Ok(None);
+        }
+        let mut spans = Vec::new();
+        if self.read_tail(from, len, &mut spans) {
+            if spans.len() == 1 {
+                return Ok(spans.pop());
+            }
+            let mut joined = bytes::BytesMut::with_capacity(len);
+            spans.iter().for_each(|span| joined.extend_from_slice(span));
+            return Ok(Some(joined.freeze()));
+        }
+        self.read_file(from, len)
+    }
+
+    fn read_file(&self, from: i64, len: usize) -> Result<Option<Bytes>> {
+        let base = self.base_of(from);
+        if from + len as i64 > base + self.file_size() {
+            return Ok(None);
+        }
+        let file = match self.open(base) {
+            // Retention took it between the look at `start` and now.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let bytes = disk::read_at(&file, (from - base) as u64, len)?;
+        if bytes.len() < len {
+            return Err(Error::new(
+                ErrorKind::UnexpectedEof,
+                format!(
+                    "{} ends before {}",
+                    self.path(base).display(),
+                    from + len as i64
+                ),
+            ));
+        }
+        Ok(Some(Bytes::from(bytes)))
+    }
+
+    /// Adds the bytes of records to `spans`, in order and with neighbours joined. `wanted` are (offset, length), ascending.
+    /// Returns how many of them were read; it stops at the first that is no longer (or not yet) there.
+    pub fn read_records(&self, wanted: &[(i64, i32)], spans: &mut Vec<Bytes>) -> Result<usize> {
+        let (start, end) = (self.start(), self.end());
+        let mut done = 0;
+        while done < wanted.len() {
+            let (from, len) = wanted[done];
+            if from < start || len <= 0 || from + i64::from(len) > end {
+                return Ok(done);
+            }
+            let last_in_file = self.base_of(from) + self.file_size();
+            let mut to = from + i64::from(len);
+            let mut joined = done + 1;
+            while let Some((next, len)) = wanted.get(joined)
+                && *next >= to
+                && next - to <= JOIN_GAP
+                && *len > 0
+                && next + i64::from(*len) <= last_in_file.min(end)
+            {
+                to = next + i64::from(*len);
+                joined += 1;
+            }
+            self.read_run(&wanted[done..joined], from, to, spans, &mut done)?;
+            if done < joined {
+                return Ok(done);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads one run of records lying close together in one file.
+    fn read_run(
+        &self,
+        run: &[(i64, i32)],
+        from: i64,
+        to: i64,
+        spans: &mut Vec<Bytes>,
+        done: &mut usize,
+    ) -> Result<()> {
+        let before = spans.len();
+        let mut from_tail = 0;
+        for (at, len) in contiguous(run) {
+            if !self.read_tail(at, len as usize, spans) {
+                break;
+            }
+            from_tail += 1;
+        }
+        if from_tail == contiguous(run).count() {
+            *done += run.len();
+            return Ok(());
+        }
+        spans.truncate(before);
+        let Some(window) = self.read_file(from, (to - from) as usize)? else {
+            return Ok(());
+        };
+        for (at, len) in contiguous(run) {
+            let skip = (at - from) as usize;
+            spans.push(window.slice(skip..skip + len as usize));
+        }
+        *done += run.len();
+        Ok(())
+    }
+
+    /// Store time of the record at an offset, without reading the rest of it.
+    pub fn store_time(&self, at: i64) -> Result<Option<i64>> {
+        // sysFlag (36..40) says whether the born host is IPv4 or IPv6, which moves the store time from 56 to 68.
+        let Some(mut head) = self.read(at, 76)? else {
+            return Ok(None);
+        };
+        let magic = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        if magic != rocketmq_protocol::record::MAGIC_V1
+            && magic != rocketmq_protocol::record::MAGIC_V2
+        {
+            return Ok(None);
+        }
+        let flag = i32::from_be_bytes([head[36], head[37], head[38], head[39]]);
+        let v6 = flag & rocketmq_protocol::sysflag::BORN_HOST_V6 != 0;
+        head.advance(if v6 { 68 } else { 56 });
+        Ok(Some(head.get_i64()))
+    }
+
+    /// Syncs every file that holds bytes between the last synced position and the end published now.
+    pub fn sync(&self) -> std::result::Result<i64, StoreError> {
+        let end = self.end();
+        let flushed = self.flushed();
+        if flushed >= end {
+            return Ok(flushed);
+        }
+        let mut base = self.base_of(flushed);
+        while base < end {
+            let path = self.path(base);
+            match self.disk.open(&path) {
+                Ok(file) => disk::sync(&file).map_err(io_error("syncing", &path))?,
+                // Retention deleted it: nothing of it is left to lose.
+                Err(error) if error.kind() == ErrorKind::NotFound && base < self.start() => {}
+                Err(error) => return Err(io_error("opening", &path)(error)),
+            }
+            base += self.file_size();
+        }
+        self.flushed.fetch_max(end, Ordering::AcqRel);
+        Ok(end)
+    }
+
+    /// What recovery knows to be on disk already.
+    pub fn set_flushed(&self, at: i64) {
+        self.flushed.store(at, Ordering::Release);
+    }
+}
+
+/// Joins neighbours: (offset, length) of each stretch without gaps.
+fn contiguous(run: &[(i64, i32)]) -> impl Iterator<Item = (i64, i64)> {
+    let mut rest = run;
+    std::iter::from_fn(move || {
+        let (&(at, len), mut tail) = rest.split_first()?;
+        let mut total = i64::from(len);
+        while let Some((&(next, len), after)) = tail.split_first()
+            && next == at + total
+        {
+            total += i64::from(len);
+            tail = after;
+        }
+        rest = tail;
+        Some((at, total))
+    })
+}

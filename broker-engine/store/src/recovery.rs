@@ -1,0 +1,395 @@
+//! From files to a store that goes on: finds the log's end, cuts a torn tail, dispatches what queues and index lack.
+//!
+//! Reading starts at the checkpoint's mark, or where Java would start without one
+//! (`apache/rocketmq: store/.../CommitLog.java` recoverNormally, recoverAbnormally). Damage with whole records behind it is
+//! an error that names the place; nothing is cut there.
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::disk;
+use crate::error::{StoreError, io_error};
+use crate::queue::QueueLoadError;
+use crate::store::Store;
+use crate::writer::{Recovery, Writer};
+use rocketmq_protocol::record::{MAGIC_V1, MAGIC_V2, RecordError, Seen, View};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+/// Bytes read at once.
+const CHUNK: usize = 4 << 20;
+/// Dispatched entries are published this often, which also bounds memory.
+const PUBLISH_EVERY: u64 = 1 << 16;
+/// The smallest piece that a disk writes whole: a lost write leaves at least this many zeros.
+const SECTOR: usize = 512;
+/// A Java broker's checkpoint may be ahead of its queues by this.
+const CHECKPOINT_SLACK_MS: i64 = 3000;
+
+/// Recovers the writer's store.
+pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreError> {
+    let store = writer.store.clone();
+    let root = &store.options.root;
+    let clean = !disk::exists(&checkpoint::abort_path(root));
+    let saved = checkpoint::read(root)?;
+    store.log.load()?;
+    let bases = store.log.bases();
+    if bases.is_empty() {
+        // Without a log there is nothing that queues or index could point to.
+        store
+            .queues
+            .destroy()
+            .map_err(io_error("removing queues of a missing log in", root))?;
+        if let Some(index) = &store.index {
+            index
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .destroy()
+                .map_err(io_error("removing the index of a missing log in", root))?;
+        }
+        return Ok(Recovery {
+            clean,
+            ..Recovery::default()
+        });
+    }
+    let start = store.log.start();
+    let limit = bases[bases.len() - 1] + store.log.file_size();
+    let mark = saved
+        .mark
+        .filter(|mark| mark.dispatched >= start && mark.dispatched <= limit);
+    let from = match mark {
+        Some(mark) => mark.dispatched,
+        None => java_start(&store, &bases, &saved, clean)?,
+    };
+    // After a clean stop every byte is on disk, so whatever does not parse is damage unless nothing follows it.
+    let synced = if clean {
+        i64::MAX
+    } else {
+        mark.map_or(0, |mark| mark.synced)
+    };
+
+    let mut queues_from = from;
+    let found = load_queues(&store, queues_from, clean && mark.is_some())?;
+    if mark.is_some_and(|mark| found != (mark.queues, mark.queue_ends)) {
+        queues_from = start;
+        load_queues(&store, queues_from, false)?;
+    }
+    let mut index_from = from;
+    if let Some(index) = &store.index {
+        let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.load(from, clean && mark.is_some())?;
+        let end = index
+            .end_below(from)
+            .map_err(io_error("reading the index in", root))?;
+        if mark.is_some_and(|mark| end != mark.index_end && mark.index_end >= start) {
+            index
+                .destroy()
+                .map_err(io_error("removing the index in", root))?;
+            index_from = start;
+        }
+    }
+    writer.adopt_queues();
+
+    let scan_from = queues_from.min(index_from);
+    let mut scan = Scan {
+        store: &store,
+        at: scan_from,
+        chunk: Vec::new(),
+        chunk_at: scan_from,
+        crc: store.options.check_crc_on_recover,
+    };
+    let mut redispatched = 0;
+    // Readers do not run yet; the published end is what the scan has verified.
+    store.log.publish(scan_from);
+    writer.store_timestamp = saved.physic_timestamp.max(0);
+    let stop = loop {
+        match scan.next()? {
+            Step::Record(at, len) => {
+                let bytes = scan.bytes(at, len);
+                if let Ok(record) = View::record(bytes) {
+                    writer.dispatch_from(&record, at, len, at >= queues_from, at >= index_from);
+                }
+                redispatched += 1;
+                if redispatched % PUBLISH_EVERY == 0 {
+                    writer.publish_recovered(at + len as i64, now_ms)?;
+                }
+            }
+            Step::Filler => {}
+            Step::Stop(stop) => break stop,
+        }
+    };
+    let end = scan.at;
+    writer.publish_recovered(end, now_ms)?;
+    let truncated = settle_end(&store, end, limit, &stop, synced)?;
+    store.log.cut(end)?;
+    store.log.set_flushed(if clean {
+        end
+    } else {
+        mark.map_or(start, |mark| mark.synced.min(end))
+    });
+    Ok(Recovery {
+        clean,
+        log_start: store.log.start(),
+        log_end: end,
+        truncated_bytes: truncated,
+        redispatched_records: redispatched,
+        queues_rebuilt: queues_from != from,
+        index_rebuilt: index_from != from,
+    })
+}
+
+fn load_queues(store: &Store, dispatched: i64, clean: bool) -> Result<(u64, u64), StoreError> {
+    let root = store.options.root.join("consumequeue");
+    store
+        .queues
+        .load(store.log.start(), dispatched, clean)
+        .map_err(|error| match error {
+            QueueLoadError::Io(source) => io_error("loading queues in", &root)(source),
+            QueueLoadError::FileSize { path, found } => StoreError::FileSize {
+                path: path.display().to_string(),
+                found,
+                configured: store.queues.dirs.file_len(),
+                property: "mappedFileSizeConsumeQueue",
+            },
+        })
+}
+
+/// Where to begin without a mark of our own: the last file with a record after a clean stop; else the newest file whose
+/// first record is older than what the checkpoint vouches for.
+fn java_start(
+    store: &Arc<Store>,
+    bases: &[i64],
+    saved: &Checkpoint,
+    clean: bool,
+) -> Result<i64, StoreError> {
+    let vouched = saved.physic_timestamp.min(saved.logics_timestamp) - CHECKPOINT_SLACK_MS;
+    for base in bases.iter().rev() {
+        let path = store.log.path(*base);
+        let file = store.log.open(*base).map_err(io_error("opening", &path))?;
+        let head = disk::read_array::<76>(&file, 0).map_err(io_error("reading", &path))?;
+        let magic = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        if magic != MAGIC_V1 && magic != MAGIC_V2 {
+            continue;
+        }
+        let flag = i32::from_be_bytes([head[36], head[37], head[38], head[39]]);
+        let v6 = flag & rocketmq_protocol::sysflag::BORN_HOST_V6 != 0;
+        let time_at = if v6 { 68 } else { 56 };
+        let stored =
+            i64::from_be_bytes(head[time_at..time_at + 8].try_into().expect("eight bytes"));
+        let vouched_offset = saved.logics_offset == 0 || *base <= saved.logics_offset;
+        if clean || (stored > 0 && stored <= vouched && vouched_offset) {
+            return Ok(*base);
+        }
+    }
+    Ok(bases[0])
+}
+
+/// One step of the scan.
+enum Step {
+    /// A whole record at an offset, of a length.
+    Record(i64, usize),
+    /// A file's rest was filler.
+    Filler,
+    /// No record stands here.
+    Stop(String),
+}
+
+/// Walks the log record by record.
+struct Scan<'a> {
+    store: &'a Store,
+    at: i64,
+    chunk: Vec<u8>,
+    chunk_at: i64,
+    crc: bool,
+}
+
+impl Scan<'_> {
+    fn bytes(&self, at: i64, len: usize) -> &[u8] {
+        let skip = (at - self.chunk_at) as usize;
+        &self.chunk[skip..skip + len]
+    }
+
+    fn fill(&mut self, len: usize) -> Result<(), StoreError> {
+        let log = &self.store.log;
+        let base = log.base_of(self.at);
+        let path = log.path(base);
+        let file = log.open(base).map_err(io_error("opening", &path))?;
+        let left = (base + log.file_size() - self.at) as usize;
+        self.chunk = disk::read_at(&file, (self.at - base) as u64, len.max(CHUNK).min(left))
+            .map_err(io_error("reading", &path))?;
+        self.chunk_at = self.at;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Step, StoreError> {
+        let size = self.store.log.file_size();
+        if !self.store.log.has_file(self.store.log.base_of(self.at)) {
+            return Ok(Step::Stop("the last file is full".into()));
+        }
+        let in_file = size - self.at.rem_euclid(size);
+        let mut wanted = CHUNK;
+        loop {
+            let skip = self.at - self.chunk_at;
+            let have = if skip < 0 {
+                &[][..]
+            } else {
+                self.chunk.get(skip as usize..).unwrap_or_default()
+            };
+            if have.is_empty() {
+                self.fill(wanted)?;
+                continue;
+            }
+            // Only an exhausted chunk is read again; at a file's end the parser's word is final.
+            let whole = have.len() as i64 >= in_file;
+            let found = match View::look(have) {
+                Ok(Seen::Record(record)) if record.physical_offset() != self.at => {
+                    format!(
+                        "a record says that it stands at {}",
+                        record.physical_offset()
+                    )
+                }
+                Ok(Seen::Record(record)) if record.total_len() as i64 <= in_file => {
+                    match if self.crc {
+                        record.check_body_crc()
+                    } else {
+                        Ok(())
+                    } {
+                        Ok(()) => {
+                            let (at, len) = (self.at, record.total_len());
+                            self.at += len as i64;
+                            return Ok(Step::Record(at, len));
+                        }
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Ok(Seen::Record(record)) => {
+                    format!(
+                        "a record of {} bytes has {in_file} left in its file",
+                        record.total_len()
+                    )
+                }
+                Ok(Seen::Blank) => {
+                    self.at += in_file;
+                    return Ok(Step::Filler);
+                }
+                Err(RecordError::Truncated { announced, .. })
+                    if !whole
+                        && announced as i64 <= in_file
+                        && (announced > have.len() || have.len() < 8) =>
+                {
+                    wanted = announced.max(wanted);
+                    self.fill(wanted)?;
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            return Ok(Step::Stop(found));
+        }
+    }
+}
+
+/// Decides what the bytes behind the last whole record are. Nothing, or the rest of a write that a crash interrupted: the
+/// number of bytes to cut. Whole records further on: damage, unless the bytes between were never synced and hold a sector
+/// of zeros, which is how a power cut loses writes out of order.
+fn settle_end(
+    store: &Store,
+    end: i64,
+    limit: i64,
+    stop: &str,
+    synced: i64,
+) -> Result<u64, StoreError> {
+    let log = &store.log;
+    let mut stale_end = end;
+    let mut lost_write = false;
+    let mut base = log.base_of(end);
+    while base < limit && log.has_file(base) {
+        let path = log.path(base);
+        let file = log.open(base).map_err(io_error("opening", &path))?;
+        let mut at = end.max(base);
+        while let Some(data) =
+            disk::next_data(&file, (at - base) as u64).map_err(io_error("reading", &path))?
+        {
+            if data as i64 + base > at {
+                lost_write = true;
+            }
+            at = base + data as i64;
+            let len = CHUNK.min((base + log.file_size() - at) as usize);
+            if len == 0 {
+                break;
+            }
+            let bytes = disk::read_at(&file, data, len).map_err(io_error("reading", &path))?;
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                stale_end = at + last as i64 + 1;
+            }
+            if let Some(next) = find_record(log, &path, &file, base, at, &bytes)? {
+                let between = &bytes[..(next - at) as usize];
+                lost_write |= has_zero_sector(between, (at - base) as usize);
+                if end < synced || !lost_write {
+                    return Err(StoreError::Damaged {
+                        at: end,
+                        what: stop.to_owned(),
+                        next,
+                    });
+                }
+                return Ok((stale_end - end) as u64);
+            }
+            lost_write |= has_zero_sector(&bytes, (at - base) as usize);
+            if (len as i64) < CHUNK as i64 {
+                break;
+            }
+            // A record's head may lie across the border of two chunks.
+            at += (CHUNK - HEAD) as i64;
+        }
+        base += log.file_size();
+    }
+    Ok((stale_end - end) as u64)
+}
+
+/// Bytes of a record that show its size, magic and place.
+const HEAD: usize = 36;
+
+/// The first whole record in `bytes` that says it stands where it stands, CRC checked.
+fn find_record(
+    log: &crate::commit_log::CommitLog,
+    path: &Path,
+    file: &std::fs::File,
+    base: i64,
+    at: i64,
+    bytes: &[u8],
+) -> Result<Option<i64>, StoreError> {
+    for skip in 0..bytes.len().saturating_sub(HEAD) {
+        // The magics' first byte, cheap to look for.
+        if bytes[skip + 4] != 0xDA {
+            continue;
+        }
+        let magic = u32::from_be_bytes([
+            bytes[skip + 4],
+            bytes[skip + 5],
+            bytes[skip + 6],
+            bytes[skip + 7],
+        ]);
+        let place =
+            i64::from_be_bytes(bytes[skip + 28..skip + 36].try_into().expect("eight bytes"));
+        let here = at + skip as i64;
+        if (magic != MAGIC_V1 && magic != MAGIC_V2) || place != here {
+            continue;
+        }
+        let len = i32::from_be_bytes(bytes[skip..skip + 4].try_into().expect("four bytes"));
+        if len <= 0 || here + i64::from(len) > base + log.file_size() {
+            continue;
+        }
+        let whole = disk::read_at(file, (here - base) as u64, len as usize)
+            .map_err(io_error("reading", path))?;
+        if View::record(&whole).is_ok_and(|record| record.check_body_crc().is_ok()) {
+            return Ok(Some(here));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a sector that lies wholly in `bytes` is all zeros; `at` is the place of `bytes` in its file.
+fn has_zero_sector(bytes: &[u8], at: usize) -> bool {
+    let first = at.next_multiple_of(SECTOR) - at;
+    bytes
+        .get(first..)
+        .unwrap_or_default()
+        .chunks_exact(SECTOR)
+        .any(|sector| sector.iter().all(|byte| *byte == 0))
+}
