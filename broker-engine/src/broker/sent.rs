@@ -1,0 +1,194 @@
+//! Sends that the log has: who is told what when the batch's fate is known. Runs on the log, flush or replication thread, so
+//! all answers of a batch become one buffer, and nothing here waits.
+//! Source of codes and remarks: `apache/rocketmq: broker/.../processor/SendMessageProcessor.java` (handlePutMessageResult).
+
+use super::Broker;
+use super::refusal::Refusal;
+use crate::config::BrokerConfig;
+use crate::log::{AppendError, Outcome};
+use crate::net::Connection;
+use bytes::BytesMut;
+use rocketmq_protocol::code::response;
+use rocketmq_protocol::hot::SendReply;
+use rocketmq_protocol::properties::name;
+use rocketmq_protocol::{Command, Serialize, message_id};
+use rocketmq_store::Placed;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Who must be told how a batch went.
+#[derive(Default)]
+pub(super) struct Answers {
+    pub sends: Vec<Sent>,
+    /// Unique keys of all `sends`, back to back.
+    pub keys: String,
+}
+
+/// One request whose records are in a batch.
+pub(super) struct Sent {
+    pub opaque: i32,
+    pub serialize: Serialize,
+    pub oneway: bool,
+    /// The queue the client is told, which for a delayed message is not the one it lies in meanwhile.
+    pub queue_id: i32,
+    pub topic: Arc<str>,
+    pub records: usize,
+    pub bytes: usize,
+    pub key: Range<usize>,
+    /// What names a timer message to whoever takes it back.
+    pub recall_handle: Option<String>,
+}
+
+/// Answers of a batch that the log has; dropping it unanswered tells the clients that the broker is busy.
+pub(super) struct Unanswered {
+    pub broker: Arc<Broker>,
+    pub connection: Connection,
+    pub answers: Answers,
+}
+
+impl Unanswered {
+    pub(super) fn answer(mut self, result: Result<(Placed, Outcome), AppendError>) {
+        match result {
+            Ok((placed, outcome)) => self.stored(&placed, outcome),
+            Err(error) => self.refuse(&refusal_of_append(&self.broker, &error)),
+        }
+    }
+
+    fn stored(&mut self, placed: &Placed, outcome: Outcome) {
+        let answers = std::mem::take(&mut self.answers);
+        let config = self.broker.config.get();
+        let code = match outcome {
+            Outcome::Stored => response::SUCCESS,
+            Outcome::FlushTimeout => response::FLUSH_DISK_TIMEOUT,
+            Outcome::ReplicaTimeout => response::FLUSH_SLAVE_TIMEOUT,
+            Outcome::ReplicaMissing => response::SLAVE_NOT_AVAILABLE,
+        };
+        let mut out = BytesMut::with_capacity(answers.sends.len() * 384);
+        let mut ids = String::with_capacity(64);
+        let mut records = placed.records.iter();
+        let mut run: Option<(Arc<str>, u64, u64)> = None;
+        for sent in answers.sends {
+            let mut first = None;
+            ids.clear();
+            for (queue_offset, physical_offset) in records.by_ref().take(sent.records) {
+                first.get_or_insert(*queue_offset);
+                if !sent.oneway {
+                    if !ids.is_empty() {
+                        ids.push(',');
+                    }
+                    message_id::write(self.broker.store_host, *physical_offset, &mut ids);
+                }
+            }
+            match &mut run {
+                Some((topic, messages, bytes)) if Arc::ptr_eq(topic, &sent.topic) => {
+                    *messages += sent.records as u64;
+                    *bytes += sent.bytes as u64;
+                }
+                _ => {
+                    if let Some((topic, messages, bytes)) = run.take() {
+                        self.broker.stats.put(&topic, messages, bytes);
+                    }
+                    run = Some((
+                        Arc::clone(&sent.topic),
+                        sent.records as u64,
+                        sent.bytes as u64,
+                    ));
+                }
+            }
+            if sent.oneway {
+                continue;
+            }
+            let key = &answers.keys[sent.key];
+            SendReply {
+                opaque: sent.opaque,
+                serialize: sent.serialize,
+                code,
+                remark: None,
+                msg_id: &ids,
+                queue_id: sent.queue_id,
+                queue_offset: first.unwrap_or_default(),
+                transaction_id: (!key.is_empty()).then_some(key),
+                region: &config.region_id,
+                trace_on: config.trace_on,
+                recall_handle: sent.recall_handle.as_deref(),
+            }
+            .encode(&mut out);
+        }
+        if let Some((topic, messages, bytes)) = run {
+            self.broker.stats.put(&topic, messages, bytes);
+        }
+        if !out.is_empty() {
+            self.connection.send(out.freeze());
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        let config = self.broker.config.get();
+        let mut out = BytesMut::new();
+        for sent in std::mem::take(&mut self.answers).sends {
+            let (opaque, serialize) = (sent.opaque, sent.serialize);
+            let command =
+                refusal_of_send(&self.broker, &config, opaque, serialize, refusal.clone());
+            if !sent.oneway {
+                command.encode(&mut out);
+            }
+        }
+        if !out.is_empty() {
+            self.connection.send(out.freeze());
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.answers.sends.is_empty() {
+            let refusal = refusal_of_append(&self.broker, &AppendError::Busy(0));
+            self.refuse(&refusal);
+        }
+    }
+}
+
+pub(super) fn not_available(broker: &Broker) -> Refusal {
+    let used = f64::from(broker.store.disk_used_percent()) / 100.0;
+    Refusal::new(
+        response::SERVICE_NOT_AVAILABLE,
+        format!(
+            "service not available now. It may be caused by one of the following reasons: the broker's disk is full [CL: {used:5.2} CQ: {used:5.2} INDEX: {used:5.2}], messages are put to the slave, message store has been shut down, etc."
+        ),
+    )
+}
+
+/// The code and remark of a batch that was not stored.
+pub(super) fn refusal_of_append(broker: &Broker, error: &AppendError) -> Refusal {
+    match error {
+        AppendError::Busy(_) => Refusal::new(
+            response::SYSTEM_BUSY,
+            "[OVERLOAD]system busy, start flow control for a while",
+        ),
+        AppendError::DiskFull(_) | AppendError::Slave => not_available(broker),
+        AppendError::Stopped(reason) => Refusal::new(
+            response::SERVICE_NOT_AVAILABLE,
+            format!("the message store has been shut down: {reason}"),
+        ),
+    }
+}
+
+pub(super) fn refusal_of_send(
+    broker: &Broker,
+    config: &BrokerConfig,
+    opaque: i32,
+    serialize: Serialize,
+    refusal: Refusal,
+) -> Command {
+    broker.stats.put_failed();
+    // Clients look these two up in every answer to a send (`SendMessageProcessor.preSend`).
+    let mut answer = super::answer(opaque, serialize, refusal.code)
+        .with(name::MSG_REGION, &config.region_id)
+        .with(name::TRACE_ON, trace_on(config));
+    answer.remark = Some(refusal.remark);
+    answer
+}
+
+pub(super) fn trace_on(config: &BrokerConfig) -> &'static str {
+    if config.trace_on { "true" } else { "false" }
+}

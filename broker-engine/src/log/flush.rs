@@ -1,0 +1,93 @@
+//! The threads that wait for the disk, so that the log thread does not: one syncs the commit log, one writes and syncs
+//! what was dispatched (queues, index, checkpoint).
+
+use super::acks::finish;
+use super::{Inner, Work};
+use parking_lot::{Condvar, Mutex};
+use rocketmq_store::{CheckpointJob, StoreError, Syncer};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// Wakes the flush thread.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    state: Mutex<BellState>,
+    rung: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    dirty: bool,
+    stop: bool,
+}
+
+impl Bell {
+    /// There is something to sync.
+    pub fn ring(&self) {
+        let mut state = self.state.lock();
+        if !state.dirty {
+            state.dirty = true;
+            self.rung.notify_one();
+        }
+    }
+
+    /// The thread ends after the sync under way.
+    pub fn stop(&self) {
+        self.state.lock().stop = true;
+        self.rung.notify_one();
+    }
+
+    /// Waits until there is something to sync, then for `gather` more; false when the thread shall end.
+    fn wait(&self, gather: Duration) -> bool {
+        let mut state = self.state.lock();
+        while !state.dirty && !state.stop {
+            self.rung.wait(&mut state);
+        }
+        let until = Instant::now() + gather;
+        while !state.stop && !gather.is_zero() {
+            if self.rung.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
+        state.dirty = false;
+        !state.stop
+    }
+}
+
+/// Syncs until told to stop. While one sync runs, the next batches gather: that is the group commit. With ASYNC_FLUSH they
+/// gather for `interval` as well.
+pub(super) fn run(inner: &Inner, syncer: &Syncer, sync_flush: bool, interval: Duration) {
+    let gather = if sync_flush { Duration::ZERO } else { interval };
+    while inner.bell.wait(gather) {
+        match syncer.sync() {
+            Ok(flushed) => {
+                inner
+                    .positions
+                    .send_modify(|positions| positions.flushed = positions.flushed.max(flushed));
+                let released = inner.acks.lock().on_flushed(flushed);
+                finish(released);
+            }
+            Err(error) => {
+                inner.inbox.push_control(Work::Failed(error));
+                return;
+            }
+        }
+    }
+}
+
+/// Runs checkpoint rounds until the log thread lets go of the other end.
+pub(super) fn run_checkpoints(inner: &Inner, jobs: &Receiver<CheckpointJob>) {
+    while let Ok(job) = jobs.recv() {
+        match job.run() {
+            Ok(()) => {}
+            // Not final: appends are refused until a later round finds room.
+            Err(StoreError::DiskFull(what)) => {
+                tracing::warn!(%what, "the disk is full; sends are refused until there is room")
+            }
+            Err(error) => {
+                inner.inbox.push_control(Work::Failed(error));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Our own requests to other servers: one connection to each address, made when needed and again after it broke.
+
+use super::connection::{self, Connection};
+use super::{CallError, Limits, Service, resolve};
+use parking_lot::Mutex;
+use rocketmq_protocol::{Command, Frame};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// How long a connection may take to come about (`NettySystemConfig.connectTimeoutMillis`).
+const CONNECT: Duration = Duration::from_secs(3);
+/// Addresses kept; beyond it those without a connection are forgotten.
+const ADDRESSES_MAX: usize = 1024;
+
+/// Calls other servers by `host:port`, keeping one connection to each; names are resolved in-process.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// Dropped with the last handle, which ends every connection's task.
+    stop: watch::Sender<bool>,
+}
+
+/// One address. The async lock lets one caller connect while the others wait for it.
+#[derive(Debug, Default)]
+struct Slot(tokio::sync::Mutex<Option<Connection>>);
+
+/// A client's connections are there for our own calls: what a server asks over one of them is not answered.
+struct Unserved;
+impl Service for Unserved {
+    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
+        tracing::debug!(peer = %connection.peer(), requests = frames.len(), "requests over our own connection passed over");
+    }
+    fn on_close(&self, _connection: &Connection) {}
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Client::new()
+    }
+}
+
+impl Client {
+    /// A client with no connections yet.
+    pub fn new() -> Client {
+        Client(Arc::new(Inner {
+            slots: Mutex::default(),
+            stop: watch::channel(false).0,
+        }))
+    }
+    /// Sends a request and waits for its answer. `timeout` covers connecting too.
+    pub async fn call(
+        &self,
+        address: &str,
+        request: Command,
+        timeout: Duration,
+    ) -> Result<Command, CallError> {
+        let code = request.code;
+        let began = tokio::time::Instant::now();
+        let connection = tokio::time::timeout(timeout, self.connection(address))
+            .await
+            .map_err(|_| CallError::Timeout {
+                address: address.into(),
+                code,
+                timeout,
+            })??;
+        let left = timeout.saturating_sub(began.elapsed());
+        connection.call_as(address, request, left).await
+    }
+    /// Sends without waiting for an answer.
+    pub async fn oneway(&self, address: &str, request: Command) -> Result<(), CallError> {
+        self.connection(address).await?.oneway(request);
+        Ok(())
+    }
+    /// The live connection to an address, made now if there is none.
+    async fn connection(&self, address: &str) -> Result<Connection, CallError> {
+        let slot = {
+            let mut slots = self.0.slots.lock();
+            if slots.len() >= ADDRESSES_MAX && !slots.contains_key(address) {
+                slots.retain(|_, slot| {
+                    slot.0.try_lock().map_or(true, |held| {
+                        held.as_ref()
+                            .is_some_and(|connection| !connection.is_closed())
+                    })
+                });
+            }
+            match slots.get(address) {
+                Some(slot) => slot.clone(),
+                None => slots.entry(address.into()).or_default().clone(),
+            }
+        };
+        let mut held = slot.0.lock().await;
+        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        *held = None;
+        let connection = self.connect(address).await?;
+        *held = Some(connection.clone());
+        Ok(connection)
+    }
+    async fn connect(&self, address: &str) -> Result<Connection, CallError> {
+        let connect = async {
+            let target = resolve(address).await?;
+            let stream = TcpStream::connect(target).await?;
+            stream.set_nodelay(true)?;
+            let connection = Connection::new(target, stream.local_addr()?);
+            Ok::<_, std::io::Error>((stream, connection))
+        };
+        let failed = |reason: String| CallError::Connect {
+            address: address.into(),
+            reason,
+        };
+        let (stream, connection) = tokio::time::timeout(CONNECT, connect)
+            .await
+            .map_err(|_| failed(format!("no connection within {CONNECT:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
+        tokio::spawn(connection::run(
+            stream,
+            connection.clone(),
+            Arc::new(Unserved),
+            Limits::default(),
+            self.0.stop.subscribe(),
+        ));
+        Ok(connection)
+    }
+}

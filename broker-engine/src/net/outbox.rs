@@ -1,0 +1,162 @@
+//! What waits to be written to one connection: a queue of byte parts that any thread may add to and one task empties.
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use tokio::sync::Notify;
+
+/// Parts one `writev` carries; Linux allows 1024, the gain is gone long before.
+const SLICES: usize = 64;
+
+/// The shared side.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+    /// The task is awake or about to be: nobody needs to wake it.
+    awake: bool,
+    /// Nothing is taken any more.
+    closed: bool,
+}
+
+impl Outbox {
+    /// Adds parts that must stay together.
+    pub(super) fn push(&self, parts: impl IntoIterator<Item = Bytes>) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return;
+        }
+        for part in parts {
+            if !part.is_empty() {
+                queue.bytes += part.len();
+                queue.parts.push_back(part);
+            }
+        }
+        if !queue.awake {
+            queue.awake = true;
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+    /// Wakes the task though there is nothing to write.
+    pub(super) fn nudge(&self) {
+        self.queue.lock().awake = true;
+        self.wake.notify_one();
+    }
+    /// Resolves when something was added since the last [`Outbox::take`].
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+    /// The task is awake and will take: additions until then need not wake it.
+    pub(super) fn stay_awake(&self) {
+        self.queue.lock().awake = true;
+    }
+    /// Moves all that waits behind `writing`.
+    pub(super) fn take(&self, writing: &mut Writing) {
+        let mut queue = self.queue.lock();
+        queue.awake = false;
+        writing.bytes += std::mem::take(&mut queue.bytes);
+        if writing.parts.is_empty() {
+            std::mem::swap(&mut writing.parts, &mut queue.parts);
+        } else {
+            writing.parts.append(&mut queue.parts);
+        }
+    }
+    /// Takes nothing from now on, and drops what waits.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.parts = VecDeque::new();
+        queue.bytes = 0;
+    }
+}
+
+/// The task's side: what is being written.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Writing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+    /// Bytes not yet written.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// The next parts for one vectored write.
+    pub(super) fn slices(&self) -> ([IoSlice<'_>; SLICES], usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(&self.parts) {
+            *slice = IoSlice::new(part);
+            count += 1;
+        }
+        (slices, count)
+    }
+    /// The socket took `count` bytes.
+    pub(super) fn advance(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while count > 0 {
+            let Some(first) = self.parts.front_mut() else {
+                return;
+            };
+            if count < first.len() {
+                first.advance(count);
+                return;
+            }
+            count -= first.len();
+            self.parts.pop_front();
+        }
+        // A burst's ring of parts is not kept for an idle connection's life.
+        if self.parts.is_empty() && self.parts.capacity() > SLICES {
+            self.parts = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_write_leaves_the_rest_in_order() {
+        let outbox = Outbox::default();
+        let mut writing = Writing::default();
+        outbox.push([
+            Bytes::from_static(b"ab"),
+            Bytes::from_static(b""),
+            Bytes::from_static(b"cde"),
+        ]);
+        outbox.take(&mut writing);
+        outbox.push([Bytes::from_static(b"f")]);
+        writing.advance(3);
+        outbox.take(&mut writing);
+        let (slices, count) = writing.slices();
+        let left: Vec<u8> = slices[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        assert_eq!((left.as_slice(), writing.bytes()), (b"def".as_slice(), 3));
+    }
+
+    #[test]
+    fn a_closed_outbox_takes_nothing() {
+        let outbox = Outbox::default();
+        outbox.push([Bytes::from_static(b"ab")]);
+        outbox.close();
+        outbox.push([Bytes::from_static(b"cd")]);
+        let mut writing = Writing::default();
+        outbox.take(&mut writing);
+        assert!(writing.is_empty());
+    }
+}

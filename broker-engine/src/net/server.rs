@@ -1,0 +1,91 @@
+//! Listening and accepting.
+
+use super::connection::{self, Connection};
+use super::{Limits, Service};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Connections the kernel keeps ready for us (`NettySystemConfig.socketBacklog`).
+const BACKLOG: u32 = 1024;
+
+/// Listens; a taken port is an error that names it.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // A restart must not wait for the last life's connections to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::AddrInUse {
+            "; another process listens there (`ss -ltnp` tells which)"
+        } else {
+            ""
+        };
+        std::io::Error::new(
+            error.kind(),
+            format!("listening on {address}: {error}{hint}"),
+        )
+    })
+}
+
+/// Accepts and serves until `stop` holds true (or its sender is gone); then nothing more is read, every connection
+/// writes what is queued by then, and this returns. Stop the log first where its acknowledgements should still go out.
+pub async fn serve(
+    listener: TcpListener,
+    service: Arc<dyn Service>,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    let mut refused: u64 = 0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: they come back as connections end, which nothing announces.
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if connections.len() >= limits.connections {
+            refused += 1;
+            if refused.is_power_of_two() {
+                tracing::warn!(%peer, refused, connections = limits.connections, "connection refused: there are as many as allowed");
+            }
+            continue;
+        }
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let connection = Connection::new(peer, local);
+        connections.spawn(connection::run(
+            stream,
+            connection,
+            service.clone(),
+            limits.clone(),
+            stop.clone(),
+        ));
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}

@@ -1,0 +1,336 @@
+//! Real sockets on ephemeral ports; every wait is for an event, bounds are made small where a test is about reaching them.
+
+use super::*;
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use rocketmq_protocol::{Command, ExtFields};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the test's service does with a request, by its code.
+mod code {
+    /// Answered with the body it came with.
+    pub const ECHO: i32 = 1;
+    /// Never answered.
+    pub const HOLD: i32 = 2;
+    /// Answered with what the peer answers to a call of ours.
+    pub const CALL_BACK: i32 = 3;
+    /// Answered with as many bytes as the body says.
+    pub const FLOOD: i32 = 4;
+}
+
+struct Echo {
+    /// How many frames each `on_frames` brought.
+    batches: Mutex<Vec<usize>>,
+    closed: mpsc::UnboundedSender<u64>,
+}
+
+impl Service for Echo {
+    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
+        self.batches.lock().push(frames.len());
+        for frame in frames.drain(..) {
+            let request = frame.decode().unwrap();
+            match request.code {
+                code::ECHO => {
+                    connection.reply(&request.response(0).with_body(request.body.clone()))
+                }
+                code::CALL_BACK => {
+                    let connection = connection.clone();
+                    tokio::spawn(async move {
+                        let answer = connection
+                            .call(Command::request(77, ExtFields::new()), PATIENCE)
+                            .await
+                            .unwrap();
+                        connection.reply(&request.response(0).with_body(answer.body));
+                    });
+                }
+                code::FLOOD => {
+                    let count: usize = std::str::from_utf8(&request.body).unwrap().parse().unwrap();
+                    connection.send(Bytes::from(vec![0; count]));
+                }
+                _ => {}
+            }
+        }
+    }
+    fn on_close(&self, connection: &Connection) {
+        let _ = self.closed.send(connection.id());
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    service: Arc<Echo>,
+    closed: mpsc::UnboundedReceiver<u64>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+async fn server(limits: Limits) -> Server {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (closed, closings) = mpsc::unbounded_channel();
+    let service = Arc::new(Echo {
+        batches: Mutex::default(),
+        closed,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(serve(listener, service.clone(), limits, stopped));
+    Server {
+        address,
+        service,
+        closed: closings,
+        stop,
+        serving,
+    }
+}
+
+fn request(code: i32, body: impl Into<Bytes>) -> Command {
+    Command::request(code, ExtFields::new()).with_body(body)
+}
+
+async fn answer(stream: &mut TcpStream, buffer: &mut BytesMut) -> Command {
+    loop {
+        if let Some(frame) = Frame::cut(buffer).unwrap() {
+            return frame.decode().unwrap();
+        }
+        assert_ne!(
+            stream.read_buf(buffer).await.unwrap(),
+            0,
+            "the server closed the connection"
+        );
+    }
+}
+
+/// Whether the server closed the connection: reads until it has.
+async fn ends(stream: &mut TcpStream) {
+    let mut rest = vec![0; 64 << 10];
+    while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+}
+
+#[tokio::test]
+async fn a_burst_of_calls_over_one_connection_gets_each_its_own_answer() {
+    let server = server(Limits::default()).await;
+    let client = Client::new();
+    let address = server.address.to_string();
+    let calls = (0..200).map(|n| {
+        let (client, address) = (client.clone(), address.clone());
+        async move {
+            let answer = client
+                .call(&address, request(code::ECHO, format!("{n}")), PATIENCE)
+                .await
+                .unwrap();
+            assert_eq!(answer.body, format!("{n}"));
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    let batches = server.service.batches.lock().clone();
+    assert_eq!(batches.iter().sum::<usize>(), 200);
+    assert!(
+        batches.len() < 200,
+        "frames of a burst arrive together: {batches:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_frame_cut_at_every_byte_is_answered_all_the_same() {
+    let server = server(Limits::default()).await;
+    let frame = request(code::ECHO, "body").to_bytes();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut buffer = BytesMut::new();
+    for cut in 1..frame.len() {
+        stream.write_all(&frame[..cut]).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(&frame[cut..]).await.unwrap();
+        assert_eq!(answer(&mut stream, &mut buffer).await.body, "body");
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_goes_there_and_back_whole() {
+    let server = server(Limits::default()).await;
+    let body: Bytes = (0..6_000_000u32)
+        .map(|n| n as u8)
+        .collect::<Vec<_>>()
+        .into();
+    let answer = Client::new()
+        .call(
+            &server.address.to_string(),
+            request(code::ECHO, body.clone()),
+            PATIENCE,
+        )
+        .await
+        .unwrap();
+    assert!(answer.body == body);
+}
+
+#[tokio::test]
+async fn a_server_can_call_the_client_over_the_clients_own_connection() {
+    let server = server(Limits::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let mut buffer = BytesMut::new();
+    let mut asked = request(code::CALL_BACK, "");
+    asked.opaque = 4711;
+    stream.write_all(&asked.to_bytes()).await.unwrap();
+    let call = answer(&mut stream, &mut buffer).await;
+    assert_eq!((call.code, call.is_response()), (77, false));
+    stream
+        .write_all(&call.response(0).with_body("from the client").to_bytes())
+        .await
+        .unwrap();
+    let answered = answer(&mut stream, &mut buffer).await;
+    assert_eq!(
+        (answered.opaque, &answered.body[..]),
+        (4711, &b"from the client"[..])
+    );
+}
+
+#[tokio::test]
+async fn a_bad_frame_ends_its_own_connection_only() {
+    let mut server = server(Limits::default()).await;
+    let mut good = TcpStream::connect(server.address).await.unwrap();
+    for bad in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0x16, 3, 1, 2, 0],
+        &[0, 0, 0, 5, 9, 0, 0, 0, 0],
+        &[0xFF; 8],
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(bad).await.unwrap();
+        ends(&mut stream).await;
+        server.closed.recv().await.unwrap();
+    }
+    good.write_all(&request(code::ECHO, "still here").to_bytes())
+        .await
+        .unwrap();
+    assert_eq!(
+        answer(&mut good, &mut BytesMut::new()).await.body,
+        "still here"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_allowed_number_is_closed() {
+    let server = server(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    first
+        .write_all(&request(code::ECHO, "a").to_bytes())
+        .await
+        .unwrap();
+    assert_eq!(answer(&mut first, &mut BytesMut::new()).await.body, "a");
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    ends(&mut second).await;
+}
+
+#[tokio::test]
+async fn half_a_frame_is_waited_for_only_so_long() {
+    let server = server(Limits {
+        half_frame: Duration::from_millis(20),
+        ..Limits::default()
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(&request(code::ECHO, "half").to_bytes()[..20])
+        .await
+        .unwrap();
+    ends(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let server = server(Limits {
+        idle: Duration::from_millis(20),
+        ..Limits::default()
+    })
+    .await;
+    ends(&mut TcpStream::connect(server.address).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_answers_is_closed_before_they_fill_the_memory() {
+    let mut server = server(Limits {
+        unsent_bytes: 1 << 20,
+        ..Limits::default()
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    // One answer of far more than four times the bound, larger than the sockets' buffers.
+    stream
+        .write_all(&request(code::FLOOD, "64000000").to_bytes())
+        .await
+        .unwrap();
+    server.closed.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_times_out_and_the_next_connects_anew() {
+    let mut server = server(Limits::default()).await;
+    let client = Client::new();
+    let address = server.address.to_string();
+    let error = client
+        .call(&address, request(code::HOLD, ""), Duration::from_millis(20))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    server.closed.recv().await.unwrap();
+    let answer = client
+        .call(&address, request(code::ECHO, "again"), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(answer.body, "again");
+}
+
+#[tokio::test]
+async fn a_call_to_nobody_says_so() {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = Client::new()
+        .call(&address, request(code::ECHO, ""), PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Connect { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_that_names_it() {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = bind(address).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_stopping_server_writes_what_is_queued_and_ends_calls_in_flight() {
+    let server = server(Limits::default()).await;
+    let client = Client::new();
+    let address = server.address.to_string();
+    let echoed = client
+        .call(&address, request(code::ECHO, "before"), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(echoed.body, "before");
+    let held = client.call(&address, request(code::HOLD, ""), PATIENCE);
+    let stop = async {
+        // The held request has arrived when a second one on the same connection is answered.
+        client
+            .call(&address, request(code::ECHO, "after"), PATIENCE)
+            .await
+            .unwrap();
+        server.stop.send(true).unwrap();
+    };
+    let (held, ()) = tokio::join!(held, stop);
+    assert!(matches!(held, Err(CallError::Closed { .. })), "{held:?}");
+    server.serving.await.unwrap();
+}
