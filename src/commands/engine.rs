@@ -1,0 +1,204 @@
+//! `rmqctl engine …`: what runs inside a node. The only file that imports the engine.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use broker_engine::config::{self, BrokerConfig, Known, NamesrvConfig, Properties};
+use broker_engine::console::ConsoleOptions;
+use broker_engine::run::{NodeArgs, run_broker, run_console, run_namesrv};
+
+use crate::error::{Error, Exit};
+use crate::probe::{self, Health};
+use crate::runtime::process;
+use crate::spec::Verdict;
+use crate::topology::Role;
+
+/// The engine; `up` runs it
+#[derive(Debug, clap::Args)]
+pub struct Engine {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// A name server
+    Namesrv(File),
+    /// A broker, master or slave as its file says
+    Broker(File),
+    /// The web console
+    Console(Console),
+    /// Whether the node of this container answers; with --dial, whether addresses are reached from here
+    Health(HealthArgs),
+    /// Starts the node of a directory, and starts it again when it ends
+    Supervise {
+        /// The node's directory
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// Properties file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl From<File> for NodeArgs {
+    fn from(file: File) -> Self {
+        NodeArgs {
+            config: Some(file.config),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Console {
+    /// Name servers, several by `;`
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ';', required = true)]
+    namesrv: Vec<String>,
+    /// Address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// A host name, besides addresses and localhost, that browsers may call it by
+    #[arg(long = "allow-host", value_name = "HOST")]
+    hosts: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct HealthArgs {
+    /// An address to dial; the report has a line for each
+    #[arg(long, value_name = "HOST:PORT")]
+    dial: Vec<String>,
+}
+
+/// `engine`
+pub async fn run(args: Engine) -> Result<u8, Error> {
+    match args.part {
+        Part::Namesrv(file) => ended(run_namesrv(file.into()).await),
+        Part::Broker(file) => ended(run_broker(file.into()).await),
+        Part::Console(args) => {
+            let options = ConsoleOptions {
+                listen: args.listen,
+                namesrv: args.namesrv,
+                hosts: args.hosts,
+            };
+            ended(run_console(options).await)
+        }
+        Part::Health(args) if args.dial.is_empty() => {
+            let what = Health::of_process_1().map_err(unhealthy)?;
+            probe::health(&what).await.map_err(unhealthy)?;
+            Ok(0)
+        }
+        Part::Health(args) => {
+            dial(&args.dial).await;
+            Ok(0)
+        }
+        Part::Supervise { dir } => {
+            process::supervise(&dir).await?;
+            Ok(0)
+        }
+    }
+}
+
+fn ended<E: std::error::Error>(result: Result<(), E>) -> Result<u8, Error> {
+    result.map(|()| 0).map_err(|reason| {
+        let mut error = Error::new("RMQ-E200", Exit::Failed, reason.to_string());
+        let mut cause = reason.source();
+        while let Some(source) = cause {
+            error = error.detail(source.to_string());
+            cause = source.source();
+        }
+        error
+    })
+}
+
+fn unhealthy(why: String) -> Error {
+    Error::new("RMQ-E201", Exit::Failed, "the node is not healthy").detail(why)
+}
+
+/// Prints `ok ADDRESS` or `fail ADDRESS REASON` for each, in the order asked; they are resolved and dialled all together.
+/// Names are resolved by the engine: a static binary has no others.
+async fn dial(addresses: &[String]) {
+    let lines = addresses.iter().map(|address| async move {
+        let fault = match broker_engine::net::resolve(address).await {
+            Err(reason) => Some(reason.to_string()),
+            Ok(resolved) => probe::dial(&resolved.to_string()).await,
+        };
+        match fault {
+            None => format!("ok {address}"),
+            Some(fault) => format!("fail {address} {fault}"),
+        }
+    });
+    for line in futures_util::future::join_all(lines).await {
+        anstream::println!("{line}");
+    }
+}
+
+/// What the engine says of a broker property.
+pub fn lint(key: &str, value: &str) -> Verdict {
+    match config::known::<BrokerConfig>(key) {
+        Known::Unknown(near) => Verdict::Unknown(near.map(str::to_owned)),
+        Known::WithoutEffect => Verdict::NoEffect,
+        Known::Property(_) => match BrokerConfig::default().set(key, value) {
+            Some(Err(allowed)) => Verdict::Wrong(format!("it is \"{value}\"; allowed: {allowed}")),
+            _ => Verdict::Good,
+        },
+    }
+}
+
+/// Whether the engine would start with this file's text; `path` names it.
+pub fn check_file(role: Role, path: &str, text: &str) -> Result<(), Error> {
+    let checked = match role {
+        Role::Namesrv => config::parse::<NamesrvConfig>(path, text.as_bytes()).map(drop),
+        _ => config::parse::<BrokerConfig>(path, text.as_bytes()).map(drop),
+    };
+    checked.map_err(|reason| Error::new("RMQ-E103", Exit::Spec, reason.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_judged_by_the_engines_own_rows() {
+        assert_eq!(lint("fileReservedTime", "72"), Verdict::Good);
+        assert_eq!(
+            lint("brokerRolle", "x"),
+            Verdict::Unknown(Some("brokerRole".into()))
+        );
+        assert_eq!(
+            lint("brokerRole", "SYSC_MASTER"),
+            Verdict::Wrong(
+                "it is \"SYSC_MASTER\"; allowed: ASYNC_MASTER, SYNC_MASTER, SLAVE".into()
+            )
+        );
+    }
+
+    #[test]
+    fn every_example_is_a_cluster_that_could_be_raised() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clusters");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let file = crate::spec::yaml::load(&path, &dir).unwrap();
+            let spec = crate::spec::resolve(
+                "x",
+                None,
+                Some(&file),
+                &Default::default(),
+                dir.clone(),
+                lint,
+            )
+            .unwrap();
+            let all = crate::topology::desired(&spec, &crate::topology::Site::Network).unwrap();
+            for node in &all.nodes {
+                if let Some((name, text)) = &node.file {
+                    check_file(node.role, name, text).unwrap();
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen >= 3, "{seen} examples");
+    }
+}

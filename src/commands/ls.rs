@@ -1,0 +1,85 @@
+//! `ls`: every cluster of this runtime.
+
+use super::{Cluster, Session};
+use crate::error::Error;
+use crate::plan::NodeState;
+use crate::ui::{self, Format};
+
+/// List every cluster here
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    /// Form of the result
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+impl Ls {
+    /// Whether errors are to be JSON too.
+    pub fn is_json(&self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    cluster: String,
+    runtime: &'static str,
+    masters: u32,
+    slaves: u32,
+    running: usize,
+    nodes: usize,
+    namesrv: String,
+}
+
+/// `ls`
+pub async fn ls(args: Ls, session: &Session<'_>) -> Result<u8, Error> {
+    let names = session.open(session.name()).await?.clusters().await?;
+    let mut rows = Vec::new();
+    for name in names {
+        let Some(cluster) = Cluster::find(session.open(&name).await?, &name).await? else {
+            continue;
+        };
+        let observed = cluster.observe().await?;
+        rows.push(Row {
+            cluster: name,
+            runtime: cluster.runtime.kind(),
+            masters: cluster.spec.masters,
+            slaves: cluster.spec.slaves,
+            running: observed
+                .nodes
+                .iter()
+                .filter(|n| n.state == NodeState::Running)
+                .count(),
+            nodes: cluster.desired.nodes.len(),
+            namesrv: cluster.desired.namesrv_addrs().join(";"),
+        });
+    }
+    match args.output {
+        Format::Json | Format::Yaml => session.ui.value(&rows, args.output),
+        Format::Name => rows
+            .iter()
+            .for_each(|row| session.ui.out(&format!("{}\n", row.cluster))),
+        Format::Table | Format::Wide => {
+            let cells: Vec<Vec<String>> = rows
+                .iter()
+                .map(|r| {
+                    let brokers = format!("{} masters, {} slaves", r.masters, r.slaves);
+                    vec![
+                        r.cluster.clone(),
+                        r.runtime.to_owned(),
+                        format!("{}/{}", r.running, r.nodes),
+                        brokers,
+                        r.namesrv.clone(),
+                    ]
+                })
+                .collect();
+            session.ui.out(&ui::table(
+                &["CLUSTER", "RUNTIME", "RUNNING", "BROKERS", "NAMESRV"],
+                &cells,
+                |_, _| None,
+            ));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,381 @@
+//! One file a command: its arguments and its function side by side. What several share is here: global flags, the
+//! runtime, and how a cluster that runs is found again.
+
+mod config;
+mod down;
+mod engine;
+mod env;
+mod init;
+mod logs;
+mod ls;
+mod power;
+mod status;
+mod up;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Exit};
+use crate::execute::{Outcome, Walk, execute};
+use crate::interrupt::Interrupt;
+use crate::lock::ClusterLock;
+use crate::plan::{Action, Observed, Plan, Step};
+use crate::runtime::{self, Choice, Runtime};
+use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, suggest};
+use crate::topology::{self, Desired, Site};
+use crate::ui::{Color, ProgressMode, Ui};
+
+/// Brings up a RocketMQ high-availability cluster, on Docker or as plain processes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rmqctl",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global")]
+struct Global {
+    /// Name of the cluster; several run side by side (rmq)
+    #[arg(long, global = true, env = "RMQCTL_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Where nodes run; auto: Docker when a daemon answers, else processes
+    #[arg(
+        long,
+        global = true,
+        env = "RMQCTL_RUNTIME",
+        value_name = "RUNTIME",
+        default_value = "auto"
+    )]
+    runtime: RuntimeName,
+    /// Docker daemon, as unix:///var/run/docker.sock
+    #[arg(short = 'H', long, global = true, value_name = "URL")]
+    host: Option<String>,
+    /// Docker context
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    context: Option<String>,
+    /// Calls of the runtime at a time
+    #[arg(long, global = true, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    /// Results and errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// When to colour; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+    /// How to show progress
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
+    progress: ProgressMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RuntimeName {
+    Auto,
+    Docker,
+    Process,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Plan(up::PlanArgs),
+    Down(down::Down),
+    Start(power::Start),
+    Stop(power::Stop),
+    Restart(power::Restart),
+    #[command(visible_alias = "ps")]
+    Status(status::Status),
+    Ls(ls::Ls),
+    Wait(wait::WaitArgs),
+    Env(env::Env),
+    Logs(logs::Logs),
+    Config(config::Config),
+    Init(init::Init),
+    Version(init::Version),
+    #[command(hide = true)]
+    Engine(engine::Engine),
+}
+
+/// Parses, runs, and turns an error into its text and exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.global.color, cli.global.progress, cli.global.quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(reason) => {
+            let error = Error::new(
+                "RMQ-E001",
+                Exit::Failed,
+                "cannot start the program's threads",
+            )
+            .detail(reason.to_string());
+            ui.error(&error, false);
+            return ExitCode::from(error.exit as u8);
+        }
+    };
+    let json = cli.command.is_json();
+    let code = match runtime.block_on(run(cli, &ui)) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.error(&error, json);
+            error.exit as u8
+        }
+    };
+    // A look that a lost race left behind must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ExitCode::from(code)
+}
+
+impl Command {
+    /// Whether errors are to be JSON, as the result would be.
+    fn is_json(&self) -> bool {
+        match self {
+            Command::Plan(args) => args.is_json(),
+            Command::Status(args) => args.is_json(),
+            Command::Ls(args) => args.is_json(),
+            _ => false,
+        }
+    }
+}
+
+async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
+    if let Command::Engine(args) = cli.command {
+        return engine::run(args).await;
+    }
+    let interrupt = Interrupt::listen().map_err(|reason| {
+        Error::new("RMQ-E001", Exit::Failed, "cannot listen for signals").detail(reason.to_string())
+    })?;
+    let cwd = std::env::current_dir().map_err(|reason| {
+        Error::new("RMQ-E001", Exit::Failed, "the working directory is gone")
+            .detail(reason.to_string())
+    })?;
+    let session = Session {
+        global: cli.global,
+        ui,
+        interrupt,
+        cwd,
+        file_name: OnceLock::new(),
+    };
+    match cli.command {
+        Command::Up(args) => up::up(args, &session).await,
+        Command::Plan(args) => up::plan(args, &session).await,
+        Command::Down(args) => down::down(args, &session).await,
+        Command::Start(args) => power::start(args, &session).await,
+        Command::Stop(args) => power::stop(args, &session).await,
+        Command::Restart(args) => power::restart(args, &session).await,
+        Command::Status(args) => status::status(args, &session).await,
+        Command::Ls(args) => ls::ls(args, &session).await,
+        Command::Wait(args) => wait::wait(args, &session).await,
+        Command::Env(args) => env::env(args, &session).await,
+        Command::Logs(args) => logs::logs(args, &session).await,
+        Command::Config(args) => config::config(args, &session).await,
+        Command::Init(args) => init::init(args, &session),
+        Command::Version(args) => Ok(init::version(args, &session)),
+        Command::Engine(_) => unreachable!("it was taken above, before signals are listened to"),
+    }
+}
+
+/// One run of the program.
+struct Session<'a> {
+    global: Global,
+    ui: &'a Ui,
+    interrupt: Interrupt,
+    cwd: PathBuf,
+    /// The name that --file gave, once it was read.
+    file_name: OnceLock<String>,
+}
+
+/// A cluster that exists: rebuilt from the spec that is kept with it.
+struct Cluster {
+    runtime: Box<dyn Runtime>,
+    spec: ClusterSpec,
+    desired: Desired,
+}
+
+impl Session<'_> {
+    /// Name of the cluster: as the command line, else the file gives it.
+    fn name(&self) -> &str {
+        let from_file = || self.file_name.get().map(String::as_str);
+        self.global
+            .name
+            .as_deref()
+            .or_else(from_file)
+            .unwrap_or(DEFAULT_NAME)
+    }
+
+    /// Opens the runtime for a cluster of this name.
+    async fn open(&self, name: &str) -> Result<Box<dyn Runtime>, Error> {
+        let choice = match self.global.runtime {
+            RuntimeName::Auto => Choice::Auto,
+            RuntimeName::Docker => Choice::Docker,
+            RuntimeName::Process => Choice::Process,
+        };
+        Ok(runtime::open(
+            choice,
+            name,
+            self.global.host.as_deref(),
+            self.global.context.as_deref(),
+        )
+        .await?)
+    }
+
+    /// The cluster of this session's name, or an error that says what there is.
+    async fn cluster(&self) -> Result<Cluster, Error> {
+        let name = self.name();
+        let runtime = self.open(name).await?;
+        if let Some(cluster) = Cluster::find(runtime, name).await? {
+            return Ok(cluster);
+        }
+        let runtime = self.open(name).await?;
+        let error = Error::new(
+            "RMQ-E110",
+            Exit::Failed,
+            format!("there is no cluster `{name}` ({} runtime)", runtime.kind()),
+        );
+        let error = match runtime.clusters().await?.as_slice() {
+            [] => error.detail("there is no cluster at all"),
+            some => error
+                .detail(format!("there are: {}", some.join(", ")))
+                .hint(format!("rmqctl --name {} …", some[0])),
+        };
+        Err(error.hint(self.again("up --masters 2 --slaves 2")))
+    }
+
+    /// Takes the lock of a cluster.
+    async fn lock(&self, runtime: &dyn Runtime, name: &str) -> Result<ClusterLock, Error> {
+        let waiting = || {
+            self.ui.note(&format!(
+                "another rmqctl is changing cluster {name}; waiting for it"
+            ))
+        };
+        tokio::select! {
+            lock = ClusterLock::take(runtime.kind(), name, waiting) => lock,
+            () = self.interrupt.requested() => Err(self.interrupt.error().detail("nothing was changed")),
+        }
+    }
+
+    /// How this cluster is named on a command line that we suggest.
+    fn again(&self, rest: &str) -> String {
+        suggest(self.name(), rest)
+    }
+
+    /// The hint that the command as it was typed would go on from here.
+    fn goes_on(&self) -> String {
+        let typed: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+        format!("rmqctl {}   goes on", typed.join(" "))
+    }
+
+    /// Walks a plan with progress shown for each node.
+    async fn walk(
+        &self,
+        plan: &Plan,
+        runtime: &dyn Runtime,
+        desired: &Desired,
+        await_timeout: Duration,
+    ) -> Outcome {
+        let on_step = |step: &Step, done: bool| self.show_step(step, done, plan, desired);
+        let walk = Walk {
+            runtime,
+            desired,
+            parallel: usize::from(self.global.parallel),
+            await_timeout,
+            interrupt: &self.interrupt,
+            on_step: &on_step,
+        };
+        execute(plan, &walk).await
+    }
+
+    fn show_step(&self, step: &Step, done: bool, plan: &Plan, desired: &Desired) {
+        let name = |container: &str| desired.node_name(container).to_owned();
+        let (what, doing, end) = match &step.action {
+            Action::EnsureImage => ("engine image".to_owned(), "loading", "in place"),
+            Action::CreateNetwork if desired.site != Site::Network => return,
+            Action::CreateNetwork => ("network".to_owned(), "creating", desired.network.as_str()),
+            Action::RemoveNetwork if desired.site != Site::Network => return,
+            Action::RemoveNetwork => ("network".to_owned(), "removing", "removed"),
+            Action::CreateNode(node) => (node.name.clone(), "creating", "created"),
+            Action::Configure(node) => (node.name.clone(), "configuring", "configured"),
+            Action::StartNode(container) => (name(container), "starting", "started"),
+            Action::StopNode(container) => (name(container), "stopping", "stopped"),
+            Action::RemoveNode(container) => (name(container), "removing", "removed"),
+            Action::AwaitNode(container) => (name(container), "waiting until it is ready", "ready"),
+            Action::RemoveVolume(volume) => (volume.clone(), "removing", "removed"),
+            // They take milliseconds, and nobody asked about them.
+            Action::CreateVolume(_) | Action::StoreSpec => return,
+        };
+        // A node is done with the last step that touches it; one that starts is done when it is ready, which is told then.
+        let node = step.action.container();
+        let last = node.is_none()
+            || plan
+                .stages
+                .iter()
+                .flatten()
+                .rfind(|s| s.action.container() == node)
+                == Some(step);
+        if done && last && !matches!(step.action, Action::StartNode(_)) {
+            self.ui.done(&what, end);
+        } else {
+            self.ui.doing(&what, if done { end } else { doing });
+        }
+    }
+}
+
+/// An argument as a shell takes it.
+fn quoted(argument: String) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+impl Cluster {
+    /// The cluster of this name, if a spec is kept with it.
+    async fn find(runtime: Box<dyn Runtime>, name: &str) -> Result<Option<Self>, Error> {
+        let Some(stored) = runtime.stored_spec(name).await? else {
+            return Ok(None);
+        };
+        let spec = ClusterSpec::from_json(&stored)?;
+        let desired = topology::desired(&spec, &runtime.site(name))?;
+        Ok(Some(Self {
+            runtime,
+            spec,
+            desired,
+        }))
+    }
+
+    async fn observe(&self) -> Result<Observed, Error> {
+        Ok(self.runtime.observe(&self.desired).await?)
+    }
+}
+
+/// `--timeout` of commands that wait.
+#[derive(Clone, Debug, clap::Args)]
+struct Timeout {
+    /// Deadline for all nodes together (60s, or wait.timeout of cluster.yaml)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+impl Timeout {
+    fn of(&self, spec: &ClusterSpec) -> Duration {
+        self.timeout
+            .unwrap_or(Duration::from_secs(spec.wait_timeout_seconds))
+    }
+}

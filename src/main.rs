@@ -1,0 +1,21 @@
+//! `rmqctl`: from a cluster spec to running nodes. Parse, run, print the error with its hint, exit code; nothing else.
+
+mod commands;
+mod error;
+mod execute;
+mod interrupt;
+mod lock;
+mod plan;
+mod probe;
+mod properties;
+mod ready;
+mod runtime;
+mod spec;
+mod topology;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commands::main()
+}

@@ -1,0 +1,176 @@
+//! The plans of `start`, `stop`, `restart` and `down`: nodes that stand already, in the order that loses nothing.
+
+use super::{
+    Action, Kind, NodeState, Observed, Plan, await_group, begin, configure, rank, rolling_rank,
+    state_text, step,
+};
+use crate::topology::{Desired, Node, Role};
+
+/// What `start` does: named nodes that do not run, in start order.
+pub fn start(chosen: &[&Node], observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let mut chosen: Vec<&Node> = chosen.to_vec();
+    chosen.sort_by_key(|node| rank(node.role));
+    let mut steps = Vec::new();
+    for node in chosen {
+        let Some(seen) = observed
+            .nodes
+            .iter()
+            .find(|n| n.container == node.container)
+        else {
+            continue;
+        };
+        if matches!(seen.state, NodeState::Running | NodeState::Restarting) {
+            plan.note(&node.name, Kind::Unchanged, "it runs");
+        } else {
+            plan.note(&node.name, Kind::Start, state_text(&seen.state));
+            if seen.state == NodeState::Exited(None) {
+                steps.extend(configure(node, "it never ran"));
+            }
+            steps.push(begin(node, "asked for"));
+        }
+    }
+    plan.stage(steps);
+    plan
+}
+
+/// What `stop` does: named nodes that run, console first, name servers last.
+pub fn stop(chosen: &[&Node], observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    stop_stages(
+        &mut plan,
+        chosen
+            .iter()
+            .map(|n| (n.container.as_str(), n.name.as_str(), n.role)),
+        observed,
+    );
+    plan
+}
+
+fn stop_stages<'a>(
+    plan: &mut Plan,
+    nodes: impl Iterator<Item = (&'a str, &'a str, Role)> + Clone,
+    observed: &Observed,
+) {
+    for rank_now in (0..=rank(Role::Console)).rev() {
+        let mut steps = Vec::new();
+        for (container, name, _) in nodes
+            .clone()
+            .filter(|(_, _, role)| stop_rank(*role) == rank_now)
+        {
+            let Some(seen) = observed.nodes.iter().find(|n| n.container == container) else {
+                continue;
+            };
+            if matches!(seen.state, NodeState::Exited(_)) {
+                plan.note(name, Kind::Unchanged, state_text(&seen.state));
+            } else {
+                plan.note(name, Kind::Stop, "");
+                steps.push(step(Action::StopNode(container.to_owned()), "asked for"));
+            }
+        }
+        plan.stage(steps);
+    }
+}
+
+/// Masters stop before their slaves, so that a slave has got the last bytes; the highest stops first.
+fn stop_rank(role: Role) -> u8 {
+    match role {
+        Role::Master => rank(Role::Slave),
+        Role::Slave => rank(Role::Master),
+        role => rank(role),
+    }
+}
+
+/// What `restart` does: one after another, each ready before the next stops, each with the file as the user left it.
+pub fn restart(
+    desired: &Desired,
+    chosen: &[&Node],
+    observed: &Observed,
+    all_at_once: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut nodes: Vec<&Node> = chosen
+        .iter()
+        .copied()
+        .filter(|node| observed.nodes.iter().any(|n| n.container == node.container))
+        .collect();
+    nodes.sort_by_key(|node| rolling_rank(node.role));
+    for node in &nodes {
+        plan.note(
+            &node.name,
+            Kind::Restart,
+            node.broker
+                .as_ref()
+                .map_or(String::new(), |_| node.broker_text()),
+        );
+    }
+    let stop = |node: &Node| step(Action::StopNode(node.container.clone()), "restart");
+    if all_at_once {
+        plan.stage(nodes.iter().map(|n| stop(n)));
+        plan.stage(nodes.iter().filter_map(|n| configure(n, "restart")));
+        plan.stage(nodes.iter().map(|n| begin(n, "restart")));
+        return plan;
+    }
+    for node in nodes {
+        plan.stage([stop(node)]);
+        plan.stage(configure(node, "restart"));
+        plan.stage([begin(node, "restart")]);
+        plan.stage(await_group(node, desired, observed));
+    }
+    plan
+}
+
+/// What `down` does: everything of the cluster that was found, and the volumes if asked.
+pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
+    let mut plan = Plan::default();
+    let role = |container: &str| {
+        let known = desired
+            .nodes
+            .iter()
+            .find(|n| n.container == container)
+            .map(|n| n.role);
+        // One that the spec no longer names is a broker or a console; it stops with the consoles.
+        known.unwrap_or(Role::Console)
+    };
+    let nodes = observed
+        .nodes
+        .iter()
+        .map(|n| (n.container.as_str(), n.name.as_str(), role(&n.container)));
+    stop_stages(&mut plan, nodes, observed);
+    plan.changes.clear();
+    plan.stage(
+        observed
+            .nodes
+            .iter()
+            .map(|n| step(Action::RemoveNode(n.container.clone()), "down")),
+    );
+    for node in &observed.nodes {
+        plan.note(&node.name, Kind::Remove, "");
+    }
+    let mut last = Vec::new();
+    if observed.network.is_some() {
+        plan.note(desired.ground(), Kind::Remove, "");
+        last.push(step(Action::RemoveNetwork, "down"));
+    }
+    for volume in &observed.volumes {
+        let kind = if volumes {
+            Kind::Remove
+        } else {
+            Kind::Unchanged
+        };
+        plan.note(
+            format!("volume {volume}"),
+            kind,
+            if volumes {
+                "with its messages"
+            } else {
+                "its messages stay"
+            },
+        );
+        if volumes {
+            last.push(step(Action::RemoveVolume(volume.clone()), "down --volumes"));
+        }
+    }
+    plan.stage(last);
+    plan
+}

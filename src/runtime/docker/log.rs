@@ -1,0 +1,212 @@
+//! What containers say: their logs, and what a probe run inside one reports.
+
+use bollard::container::LogOutput;
+use bollard::exec::{CreateExecOptions, StartExecResults};
+use bollard::query_parameters as query;
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use tokio::sync::mpsc::Sender;
+
+use super::super::{RuntimeError, image};
+use super::Docker;
+use crate::probe::Dial;
+
+/// A line longer than this is cut: the engine writes none, and a follower must not grow without bound.
+const LINE_MAX: usize = 64 << 10;
+
+impl Docker {
+    pub(super) async fn send_log(
+        &self,
+        container: &str,
+        tail: Option<usize>,
+        follow: bool,
+        lines: Sender<String>,
+    ) -> Result<(), RuntimeError> {
+        let tail = tail.map_or("all".to_string(), |n| n.to_string());
+        let options = query::LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .follow(follow)
+            .tail(&tail)
+            .build();
+        let mut stream = std::pin::pin!(self.api.logs(container, Some(options)));
+        // The two streams are cut into lines each by itself, as their pieces interleave.
+        let (mut out, mut err) = (Lines::default(), Lines::default());
+        loop {
+            let piece = tokio::select! {
+                piece = stream.next() => piece,
+                () = lines.closed() => return Ok(()),
+            };
+            let (into, bytes) = match piece {
+                Some(Ok(LogOutput::StdErr { message })) => (&mut err, message),
+                Some(Ok(other)) => (&mut out, other.into_bytes()),
+                Some(Err(e)) => return Err(RuntimeError::failed("read the log of", container, e)),
+                None => break,
+            };
+            for line in into.push(&bytes) {
+                if lines.send(line).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        for rest in [out.rest(), err.rest()].into_iter().flatten() {
+            if lines.send(rest).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn last_lines(
+        &self,
+        container: &str,
+        tail: usize,
+    ) -> Result<Vec<String>, RuntimeError> {
+        let (send, mut receive) = tokio::sync::mpsc::channel(64);
+        let collect = async {
+            let mut lines = Vec::new();
+            while let Some(line) = receive.recv().await {
+                lines.push(line);
+            }
+            lines
+        };
+        let (sent, lines) =
+            tokio::join!(self.send_log(container, Some(tail), false, send), collect);
+        sent.map(|()| lines)
+    }
+
+    /// Runs the engine's own dialler in the container, one process for all addresses. It prints a line an address:
+    /// `ok HOST:PORT`, or `fail HOST:PORT REASON`.
+    pub(super) async fn dial_from(
+        &self,
+        container: &str,
+        addresses: &[String],
+    ) -> Result<Vec<Dial>, RuntimeError> {
+        let failed =
+            |e: bollard::errors::Error| RuntimeError::failed("run the dialler in", container, e);
+        let mut command = vec![image::BINARY.to_string(), "engine".into(), "health".into()];
+        for address in addresses {
+            command.extend(["--dial".to_string(), address.clone()]);
+        }
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command),
+            ..Default::default()
+        };
+        let id = self
+            .api
+            .create_exec(container, options)
+            .await
+            .map_err(failed)?
+            .id;
+        let started = self.api.start_exec(&id, None).await.map_err(failed)?;
+        let StartExecResults::Attached { mut output, .. } = started else {
+            return Err(RuntimeError::failed(
+                "run the dialler in",
+                container,
+                "the daemon detached it",
+            ));
+        };
+        let mut text = String::new();
+        while let Some(piece) = output.next().await {
+            text.push_str(&piece.map_err(failed)?.to_string());
+        }
+        Ok(parse_dials(addresses, &text))
+    }
+}
+
+/// The dialler's report, one answer an address asked; an address it said nothing of has failed with all it did say.
+fn parse_dials(addresses: &[String], text: &str) -> Vec<Dial> {
+    let fault_of = |address: &String| {
+        for line in text.lines() {
+            let (verdict, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let (dialled, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+            match verdict {
+                "ok" if dialled == address => return None,
+                "fail" if dialled == address => return Some(reason.to_string()),
+                _ => {}
+            }
+        }
+        Some(format!(
+            "the dialler gave no answer; it said: {}",
+            text.trim()
+        ))
+    };
+    addresses
+        .iter()
+        .map(|address| Dial {
+            address: address.clone(),
+            fault: fault_of(address),
+        })
+        .collect()
+}
+
+/// Cuts a byte stream into lines.
+#[derive(Default)]
+struct Lines {
+    partial: BytesMut,
+}
+
+impl Lines {
+    /// The lines that `bytes` completes.
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let room = LINE_MAX.saturating_sub(self.partial.len());
+            let (text, ended) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            self.partial
+                .extend_from_slice(&text[..text.len().min(room)]);
+            if ended {
+                let line = self.partial.split();
+                let line = line.strip_suffix(b"\r").unwrap_or(&line);
+                lines.push(String::from_utf8_lossy(line).into_owned());
+            }
+        }
+        lines
+    }
+
+    /// What stands after the last line's end.
+    fn rest(self) -> Option<String> {
+        (!self.partial.is_empty()).then(|| String::from_utf8_lossy(&self.partial).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_wherever_the_pieces_end() {
+        let text = b"one\r\ntwo\n\nthree";
+        for cut in 0..=text.len() {
+            let mut lines = Lines::default();
+            let mut got = lines.push(&text[..cut]);
+            got.extend(lines.push(&text[cut..]));
+            assert_eq!(got, ["one", "two", ""], "cut at {cut}");
+            assert_eq!(lines.rest().as_deref(), Some("three"));
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_bounded() {
+        let mut lines = Lines::default();
+        for _ in 0..3 {
+            lines.push(&[b'x'; LINE_MAX]);
+        }
+        assert_eq!(lines.push(b"y\n").first().map(String::len), Some(LINE_MAX));
+        assert_eq!(lines.push(b"next\n"), ["next"]);
+    }
+
+    #[test]
+    fn every_address_asked_gets_an_answer() {
+        let asked = ["a:1", "b:2", "c:3"].map(String::from);
+        let dials = parse_dials(&asked, "ok a:1\nfail b:2 connection refused\n");
+        let faults: Vec<_> = dials.iter().map(|d| d.fault.as_deref()).collect();
+        assert_eq!(faults[..2], [None, Some("connection refused")]);
+        assert!(faults[2].unwrap().contains("no answer"));
+    }
+}

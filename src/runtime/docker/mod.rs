@@ -1,0 +1,539 @@
+//! Nodes as containers of a Docker daemon, through its API.
+//!
+//! Owns containers, one bridge network, named volumes for the stores, and one image, all labelled `io.rmqctl.cluster`. Things
+//! without that label, or with another cluster's, are never changed. What stands is read back from the daemon each time; there
+//! is no state file.
+
+mod connect;
+mod log;
+mod node;
+mod observe;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bollard::errors::Error;
+use bollard::models as api;
+use bollard::query_parameters as query;
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use super::image::{Engine, hex};
+use super::{Boxed, NodeEnd, Runtime, RuntimeError, created_by, label};
+use crate::plan::{Action, Observed};
+use crate::probe::Dial;
+use crate::topology::{Desired, Node, Site};
+
+/// A Docker daemon.
+pub struct Docker {
+    api: bollard::Docker,
+    os: String,
+    arch: String,
+    local: bool,
+    engine: OnceCell<Arc<Engine>>,
+}
+
+impl Docker {
+    /// Connects as the `docker` command would: `-H`, `--context`, `DOCKER_HOST`, the current context, the default socket.
+    pub async fn connect(
+        host: Option<&str>,
+        context: Option<&str>,
+    ) -> Result<Docker, RuntimeError> {
+        let daemon = connect::connect(host, context).await?;
+        Ok(Docker {
+            api: daemon.client,
+            os: daemon.os,
+            arch: daemon.arch,
+            local: daemon.local,
+            engine: OnceCell::new(),
+        })
+    }
+
+    /// The running binary, read and hashed once.
+    async fn engine(&self) -> Result<Arc<Engine>, RuntimeError> {
+        self.engine
+            .get_or_try_init(|| async {
+                let engine = tokio::task::spawn_blocking(Engine::read)
+                    .await
+                    .map_err(|e| RuntimeError::failed("read", "the running binary", e))??;
+                engine.fits(&self.os, &self.arch)?;
+                Ok(Arc::new(engine))
+            })
+            .await
+            .cloned()
+    }
+
+    /// Whether the image of this engine is there. The label is compared, not an id: ids differ between image stores.
+    async fn has_image(&self, engine: &Engine) -> Result<bool, RuntimeError> {
+        let tag = engine.tag();
+        let Some(image) = found(self.api.inspect_image(&tag).await)
+            .map_err(|e| RuntimeError::failed("inspect image", &tag, e))?
+        else {
+            return Ok(false);
+        };
+        let labels = image.config.and_then(|c| c.labels).unwrap_or_default();
+        Ok(labels.get(label::ENGINE_SHA256) == Some(&engine.sha256))
+    }
+
+    async fn ensure_image(&self) -> Result<(), RuntimeError> {
+        let engine = self.engine().await?;
+        if self.has_image(&engine).await? {
+            return Ok(());
+        }
+        let tag = engine.tag();
+        let archive = engine.clone();
+        let parts = tokio::task::spawn_blocking(move || archive.archive())
+            .await
+            .map_err(|e| RuntimeError::failed("build image", &tag, e))?;
+        let parts = futures_util::stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>));
+        let options = query::ImportImageOptionsBuilder::new().quiet(true).build();
+        let api = self.api.clone().with_timeout(Duration::from_secs(300));
+        let mut answers =
+            std::pin::pin!(api.import_image(options, bollard::body_try_stream(parts), None));
+        let mut refusal = None;
+        while let Some(answer) = answers.next().await {
+            // bollard may end a good stream with a false decoding error, so the image itself is asked for below.
+            if let Err(e) = answer {
+                refusal = Some(e);
+            }
+        }
+        match (self.has_image(&engine).await?, refusal) {
+            (true, _) => Ok(()),
+            (false, Some(e)) => Err(RuntimeError::failed("load image", &tag, e)),
+            (false, None) => Err(RuntimeError::failed(
+                "load image",
+                &tag,
+                "the daemon took it but does not show it",
+            )),
+        }
+    }
+
+    /// Creates the network unless it stands. Docker before 25 lets two networks have one name, so: list, create, list again,
+    /// and give way to an older one.
+    async fn create_network(&self, desired: &Desired) -> Result<(), RuntimeError> {
+        let name = &desired.network;
+        if self.own_network(desired).await?.is_some() {
+            return Ok(());
+        }
+        let mut labels = cluster_labels(desired);
+        labels.insert(label::SPEC.into(), desired.spec.clone());
+        let ipam = desired.subnet.as_ref().map(|subnet| api::Ipam {
+            config: Some(vec![api::IpamConfig {
+                subnet: Some(subnet.clone()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        });
+        let request = api::NetworkCreateRequest {
+            name: name.clone(),
+            driver: Some("bridge".into()),
+            ipam,
+            labels: Some(labels),
+            ..Default::default()
+        };
+        let failed = |e: Error| RuntimeError::failed("create network", name, e);
+        let created = self.api.create_network(request).await.map_err(failed)?.id;
+        let same_name = self.networks_named(name).await?;
+        let oldest = same_name
+            .iter()
+            .min_by_key(|n| (n.created.clone(), n.id.clone()));
+        if same_name.len() > 1 && oldest.and_then(|n| n.id.as_ref()) != Some(&created) {
+            self.api.remove_network(&created).await.map_err(failed)?;
+            // The older one may be a parallel run's of this cluster, or a stranger's.
+            self.own_network(desired).await?;
+        }
+        Ok(())
+    }
+
+    /// All networks of exactly this name; the daemon's filter matches parts of names.
+    async fn networks_named(&self, name: &str) -> Result<Vec<api::Network>, RuntimeError> {
+        let filters = HashMap::from([("name", vec![name])]);
+        let options = query::ListNetworksOptionsBuilder::new()
+            .filters(&filters)
+            .build();
+        let mut all = self
+            .api
+            .list_networks(Some(options))
+            .await
+            .map_err(|e| RuntimeError::failed("list networks named", name, e))?;
+        all.retain(|n| n.name.as_deref() == Some(name));
+        Ok(all)
+    }
+
+    /// The cluster's network, `None` when there is none of the name; a foreign one of the name is an error.
+    async fn own_network(&self, desired: &Desired) -> Result<Option<api::Network>, RuntimeError> {
+        let mut all = self.networks_named(&desired.network).await?;
+        if let Some(foreign) = all
+            .iter()
+            .find(|n| cluster_of(&n.labels) != Some(&desired.cluster))
+        {
+            return Err(RuntimeError::NotOurs {
+                object: format!("network {}", desired.network),
+                cluster: desired.cluster.clone(),
+                holder: holder_words(&foreign.labels),
+            });
+        }
+        Ok(all.pop())
+    }
+
+    async fn create_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
+        if self.own_volume(desired, name).await?.is_some() {
+            return Ok(());
+        }
+        let mut labels = cluster_labels(desired);
+        labels.insert(label::VOLUME_KIND.into(), "store".into());
+        if let Some(node) = desired
+            .nodes
+            .iter()
+            .find(|n| n.volume.as_deref() == Some(name))
+        {
+            labels.extend(node_labels(node));
+            // A volume outlives the configurations of its node.
+            labels.remove(label::CONFIG_HASH);
+        }
+        self.make_volume(name, labels).await
+    }
+
+    async fn make_volume(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<(), RuntimeError> {
+        let request = api::VolumeCreateRequest {
+            name: Some(name.into()),
+            labels: Some(labels),
+            ..Default::default()
+        };
+        let made = self.api.create_volume(request).await;
+        made.map(drop)
+            .map_err(|e| RuntimeError::failed("create volume", name, e))
+    }
+
+    /// The volume if it is this cluster's; a foreign one of the name is an error.
+    async fn own_volume(
+        &self,
+        desired: &Desired,
+        name: &str,
+    ) -> Result<Option<api::Volume>, RuntimeError> {
+        let volume = found(self.api.inspect_volume(name).await)
+            .map_err(|e| RuntimeError::failed("inspect volume", name, e))?;
+        match volume {
+            Some(v) if v.labels.get(label::CLUSTER) != Some(&desired.cluster) => {
+                Err(RuntimeError::NotOurs {
+                    object: format!("volume {name}"),
+                    cluster: desired.cluster.clone(),
+                    holder: holder_words(&Some(v.labels)),
+                })
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn remove_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
+        if self.own_volume(desired, name).await?.is_none() {
+            return Ok(());
+        }
+        found(
+            self.api
+                .remove_volume(name, None::<query::RemoveVolumeOptions>)
+                .await,
+        )
+        .map(drop)
+        .map_err(|e| RuntimeError::failed("remove volume", name, e))
+    }
+
+    /// This cluster's volumes of one kind, newest first.
+    async fn volumes(&self, cluster: &str, kind: &str) -> Result<Vec<api::Volume>, RuntimeError> {
+        let cluster = format!("{}={cluster}", label::CLUSTER);
+        let kind = format!("{}={kind}", label::VOLUME_KIND);
+        let filters = HashMap::from([("label", vec![cluster, kind])]);
+        let options = query::ListVolumesOptionsBuilder::new()
+            .filters(&filters)
+            .build();
+        let mut all = self
+            .api
+            .list_volumes(Some(options))
+            .await
+            .map_err(|e| RuntimeError::failed("list volumes of", "the cluster", e))?
+            .volumes
+            .unwrap_or_default();
+        all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        Ok(all)
+    }
+
+    /// Keeps the spec. A network's labels cannot be changed, so a spec other than the one the network was made with is the
+    /// label of an empty volume named for its content; the new one stands before the old ones go.
+    async fn store_spec(&self, desired: &Desired) -> Result<(), RuntimeError> {
+        let on_network = self
+            .own_network(desired)
+            .await?
+            .and_then(|n| n.labels?.remove(label::SPEC));
+        let hash = hex(&Sha256::digest(desired.spec.as_bytes()));
+        let name = format!("{}-spec-{}", desired.network, &hash[..8]);
+        let keep = on_network.as_ref() != Some(&desired.spec);
+        let stale: Vec<api::Volume> = self
+            .volumes(&desired.cluster, "spec")
+            .await?
+            .into_iter()
+            .filter(|v| !keep || v.name != name)
+            .collect();
+        if keep {
+            let mut labels = cluster_labels(desired);
+            labels.insert(label::VOLUME_KIND.into(), "spec".into());
+            labels.insert(label::SPEC.into(), desired.spec.clone());
+            self.make_volume(&name, labels).await?;
+        }
+        for volume in stale {
+            self.remove_volume(desired, &volume.name).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the network and what only served it: spec volumes, and configuration volumes whose containers somebody
+    /// removed by hand.
+    async fn remove_network(&self, desired: &Desired) -> Result<(), RuntimeError> {
+        if let Some(id) = self.own_network(desired).await?.and_then(|n| n.id) {
+            found(self.api.remove_network(&id).await)
+                .map_err(|e| RuntimeError::failed("remove network", &desired.network, e))?;
+        }
+        for kind in ["spec", "conf"] {
+            for volume in self.volumes(&desired.cluster, kind).await? {
+                self.remove_volume(desired, &volume.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn find_spec(&self, cluster: &str) -> Result<Option<String>, RuntimeError> {
+        let filters = HashMap::from([("label", vec![format!("{}={cluster}", label::CLUSTER)])]);
+        let options = query::ListNetworksOptionsBuilder::new()
+            .filters(&filters)
+            .build();
+        let (volumes, networks) = tokio::join!(
+            self.volumes(cluster, "spec"),
+            self.api.list_networks(Some(options))
+        );
+        let on_volume = volumes?
+            .into_iter()
+            .find_map(|mut v| v.labels.remove(label::SPEC));
+        let networks =
+            networks.map_err(|e| RuntimeError::failed("list networks of", cluster, e))?;
+        let on_network = networks
+            .into_iter()
+            .find_map(|n| n.labels?.remove(label::SPEC));
+        Ok(on_volume.or(on_network))
+    }
+
+    async fn cluster_names(&self) -> Result<Vec<String>, RuntimeError> {
+        let filters = HashMap::from([("label", vec![label::CLUSTER])]);
+        let networks = query::ListNetworksOptionsBuilder::new()
+            .filters(&filters)
+            .build();
+        let containers = query::ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let (networks, containers) = tokio::join!(
+            self.api.list_networks(Some(networks)),
+            self.api.list_containers(Some(containers))
+        );
+        let failed = |e: Error| RuntimeError::failed("list", "clusters", e);
+        let of_networks = networks.map_err(failed)?.into_iter().map(|n| n.labels);
+        let of_containers = containers.map_err(failed)?.into_iter().map(|c| c.labels);
+        let names: std::collections::BTreeSet<String> = of_networks
+            .chain(of_containers)
+            .filter_map(|labels| labels?.remove(label::CLUSTER))
+            .collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Whether the end of a container at `at` (Unix seconds) concerns the node: not when the container is gone, as one that a
+    /// newer one replaced, nor when it was stopped and started again by hand, which alone sets the count of restarts to 0.
+    async fn was_no_stop_of_ours(&self, id: &str, at: i64) -> Result<bool, RuntimeError> {
+        let inspect = self
+            .api
+            .inspect_container(id, None::<query::InspectContainerOptions>)
+            .await;
+        let Some(inspect) = found(inspect).map_err(|e| RuntimeError::failed("inspect", id, e))?
+        else {
+            return Ok(false);
+        };
+        let state = inspect.state.unwrap_or_default();
+        let started = state.started_at.as_deref().and_then(observe::unix_seconds);
+        let runs_since = state.running == Some(true)
+            && started.is_some_and(|started| i64::try_from(started).is_ok_and(|s| s >= at));
+        Ok(!(runs_since && inspect.restart_count == Some(0)))
+    }
+
+    async fn first_end_of(
+        &self,
+        desired: &Desired,
+        since: SystemTime,
+    ) -> Result<NodeEnd, RuntimeError> {
+        let filters = HashMap::from([
+            ("type", vec!["container".to_string()]),
+            ("event", vec!["die".to_string()]),
+            (
+                "label",
+                vec![format!("{}={}", label::CLUSTER, desired.cluster)],
+            ),
+        ]);
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+        let options = query::EventsOptionsBuilder::new()
+            .since(&since)
+            .filters(&filters)
+            .build();
+        let mut events = std::pin::pin!(self.api.events(Some(options)));
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|e| RuntimeError::failed("watch", &desired.cluster, e))?;
+            let at = event.time.unwrap_or_default();
+            let actor = event.actor.unwrap_or_default();
+            let mut attributes = actor.attributes.unwrap_or_default();
+            let (Some(id), Some(container)) = (actor.id, attributes.remove("name")) else {
+                continue;
+            };
+            let ours = desired.nodes.iter().any(|n| n.container == container);
+            if ours && self.was_no_stop_of_ours(&id, at).await? {
+                let exit_code = attributes.get("exitCode").and_then(|c| c.parse().ok());
+                return Ok(NodeEnd {
+                    container,
+                    exit_code,
+                });
+            }
+        }
+        Err(RuntimeError::failed(
+            "watch",
+            &desired.cluster,
+            "the daemon ended the event stream",
+        ))
+    }
+}
+
+impl Runtime for Docker {
+    fn observe<'a>(&'a self, desired: &'a Desired) -> Boxed<'a, Observed> {
+        Box::pin(self.look(desired))
+    }
+
+    fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            match action {
+                Action::EnsureImage => self.ensure_image().await,
+                Action::CreateNetwork => self.create_network(desired).await,
+                Action::CreateVolume(name) => self.create_volume(desired, name).await,
+                Action::CreateNode(node) => self.create_node(desired, node).await,
+                Action::Configure(node) => self.configure(desired, node).await,
+                Action::StoreSpec => self.store_spec(desired).await,
+                Action::AwaitNode(_) => Ok(()),
+                Action::StartNode(container) => self.start_node(desired, container).await,
+                Action::StopNode(container) => self.stop_node(desired, container).await,
+                Action::RemoveNode(container) => self.remove_node(desired, container).await,
+                Action::RemoveNetwork => self.remove_network(desired).await,
+                Action::RemoveVolume(name) => self.remove_volume(desired, name).await,
+            }
+        })
+    }
+
+    fn file_of<'a>(&'a self, node: &'a Node) -> Boxed<'a, Option<String>> {
+        Box::pin(self.read_file(node))
+    }
+
+    fn site(&self, _cluster: &str) -> Site {
+        Site::Network
+    }
+
+    fn kind(&self) -> &'static str {
+        "docker"
+    }
+
+    fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>> {
+        Box::pin(self.find_spec(cluster))
+    }
+
+    fn clusters<'a>(&'a self) -> Boxed<'a, Vec<String>> {
+        Box::pin(self.cluster_names())
+    }
+
+    fn memory<'a>(&'a self, containers: &'a [String]) -> Boxed<'a, BTreeMap<String, u64>> {
+        Box::pin(self.memory_of(containers))
+    }
+
+    fn follow_log<'a>(
+        &'a self,
+        container: &'a str,
+        tail: Option<usize>,
+        follow: bool,
+        lines: tokio::sync::mpsc::Sender<String>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.send_log(container, tail, follow, lines))
+    }
+
+    fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>> {
+        Box::pin(self.last_lines(container, tail))
+    }
+
+    fn first_end<'a>(&'a self, desired: &'a Desired, since: SystemTime) -> Boxed<'a, NodeEnd> {
+        Box::pin(self.first_end_of(desired, since))
+    }
+
+    fn dial_inside<'a>(
+        &'a self,
+        container: &'a str,
+        addresses: &'a [String],
+    ) -> Boxed<'a, Vec<Dial>> {
+        Box::pin(self.dial_from(container, addresses))
+    }
+}
+
+/// `None` for 404.
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::DockerResponseServerError {
+            status_code: 404, ..
+        }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn cluster_of(labels: &Option<HashMap<String, String>>) -> Option<&String> {
+    labels.as_ref()?.get(label::CLUSTER)
+}
+
+/// Whose a thing with these labels is.
+fn holder_words(labels: &Option<HashMap<String, String>>) -> String {
+    match cluster_of(labels) {
+        Some(other) => format!("it belongs to cluster {other}"),
+        None => "rmqctl did not make it: it has no io.rmqctl.* labels".into(),
+    }
+}
+
+/// Labels of everything of a cluster. Compose's two make Docker Desktop group the nodes.
+fn cluster_labels(desired: &Desired) -> HashMap<String, String> {
+    let mut labels: HashMap<String, String> = desired
+        .labels
+        .iter()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    labels.insert(label::CLUSTER.into(), desired.cluster.clone());
+    labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
+    labels.insert(label::CREATED_BY.into(), created_by());
+    labels.insert("com.docker.compose.project".into(), desired.cluster.clone());
+    labels
+}
+
+fn node_labels(node: &crate::topology::Node) -> Vec<(String, String)> {
+    let mut labels = vec![
+        (label::NODE.into(), node.name.clone()),
+        (label::ROLE.into(), super::role_word(node.role).to_string()),
+        (label::CONFIG_HASH.into(), node.config_hash.clone()),
+        ("com.docker.compose.service".into(), node.name.clone()),
+    ];
+    if let Some(broker) = &node.broker {
+        labels.push((label::BROKER.into(), broker.name.clone()));
+        labels.push((label::BROKER_ID.into(), broker.id.to_string()));
+    }
+    labels
+}

@@ -1,0 +1,492 @@
+//! One node's container: created locked down, its properties file uploaded before it starts, stopped with its own time, removed
+//! only when it is this cluster's.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::models as api;
+use bollard::query_parameters as query;
+use futures_util::TryStreamExt;
+
+use super::super::{RuntimeError, image, label};
+use super::{Docker, cluster_labels, found, holder_words, node_labels};
+use crate::topology::{Desired, Node, Role};
+
+impl Docker {
+    pub(super) async fn create_node(
+        &self,
+        desired: &Desired,
+        node: &Node,
+    ) -> Result<(), RuntimeError> {
+        let engine = self.engine().await?;
+        let name = &node.container;
+        let failed = |e: Error| RuntimeError::failed("create container", name, e);
+        let mut labels = cluster_labels(desired);
+        labels.extend(node_labels(node));
+        labels.insert(label::ENGINE_SHA256.into(), engine.sha256.clone());
+        let body = container_body(desired, node, engine.tag(), labels);
+        let options = query::CreateContainerOptionsBuilder::new()
+            .name(name)
+            .build();
+        let created = self
+            .api
+            .create_container(Some(options), body)
+            .await
+            .map_err(failed)?;
+        if let Err(error) = self.configure(desired, node).await {
+            // A container without its file would start with defaults; the file's failure is what the user must see.
+            let options = query::RemoveContainerOptionsBuilder::new()
+                .v(true)
+                .force(true)
+                .build();
+            if let Err(also) = self.api.remove_container(&created.id, Some(options)).await {
+                tracing::warn!(container = %name, error = %also, "the unconfigured container could not be removed");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Uploads the node's properties file as an uncompressed tar (the daemon unpacks compressed ones with the container's own
+    /// tools, GHSA-x86f-5xw2-fm2r).
+    pub(super) async fn configure(
+        &self,
+        desired: &Desired,
+        node: &Node,
+    ) -> Result<(), RuntimeError> {
+        let (Some((_, text)), Some(path)) = (&node.file, &node.conf_path) else {
+            return Ok(());
+        };
+        let failed = |reason: String| RuntimeError::failed("configure", &node.container, reason);
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed(format!(
+                "{} names no file in a directory",
+                path.display()
+            )));
+        };
+        self.own_container(desired, &node.container)
+            .await?
+            .ok_or_else(|| failed("no such container".into()))?;
+        let text = match node.role {
+            Role::Namesrv => format!("{text}{}", self.split_horizon(desired).await?),
+            _ => text.clone(),
+        };
+        let tar = image::config_tar(&[(&name.to_string_lossy(), &text)]);
+        let options = query::UploadToContainerOptionsBuilder::new()
+            .path(&dir.to_string_lossy())
+            .build();
+        self.api
+            .upload_to_container(&node.container, Some(options), bollard::body_full(tar))
+            .await
+            .map_err(|e| failed(e.to_string()))
+    }
+
+    /// What [`Docker::configure`] put into the container.
+    pub(super) async fn read_file(&self, node: &Node) -> Result<Option<String>, RuntimeError> {
+        let Some(path) = &node.conf_path else {
+            return Ok(None);
+        };
+        let shown = format!("{} of {}", path.display(), node.container);
+        let options = query::DownloadFromContainerOptionsBuilder::new()
+            .path(&path.to_string_lossy())
+            .build();
+        let pieces = self
+            .api
+            .download_from_container(&node.container, Some(options))
+            .try_collect::<Vec<_>>()
+            .await;
+        let archive = found(pieces).map_err(|e| RuntimeError::failed("read", &shown, e))?;
+        archive
+            .map(|pieces| image::first_file(&pieces.concat()))
+            .transpose()
+            .map_err(|e| RuntimeError::failed("read", &shown, e))
+    }
+
+    /// The two properties by which a name server tells callers inside the network from those that come through its gateway
+    /// (published ports). Only the daemon knows them, and only once the network stands.
+    async fn split_horizon(&self, desired: &Desired) -> Result<String, RuntimeError> {
+        let network = self.own_network(desired).await?;
+        let pools = network.and_then(|n| n.ipam?.config).unwrap_or_default();
+        let (subnet, gateway) = pools
+            .into_iter()
+            .filter_map(|pool| Some((pool.subnet?, pool.gateway?)))
+            .find(|(subnet, _)| !subnet.contains(':'))
+            .ok_or_else(|| {
+                RuntimeError::failed(
+                    "read",
+                    &desired.network,
+                    "the network has no IPv4 subnet and gateway",
+                )
+            })?;
+        // Some daemons write the gateway with a prefix length.
+        let gateway = gateway.split('/').next().unwrap_or_default();
+        Ok(format!(
+            "\n# Written by rmqctl when the node was made: who is inside the network, and who comes through its gateway.\n\
+             internalSubnet={subnet}\ninternalGateway={gateway}\n"
+        ))
+    }
+
+    pub(super) async fn start_node(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<(), RuntimeError> {
+        let failed = |reason: String| RuntimeError::failed("start", container, reason);
+        let state = self
+            .own_container(desired, container)
+            .await?
+            .ok_or_else(|| failed("no such container".into()))?;
+        if state.paused == Some(true) {
+            return self
+                .api
+                .unpause_container(container)
+                .await
+                .map_err(|e| failed(e.to_string()));
+        }
+        if state.running == Some(true) {
+            return Ok(());
+        }
+        self.api
+            .start_container(container, None::<query::StartContainerOptions>)
+            .await
+            .map_err(|e| failed(e.to_string()))
+    }
+
+    pub(super) async fn stop_node(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<(), RuntimeError> {
+        let Some(state) = self.own_container(desired, container).await? else {
+            return Ok(());
+        };
+        if state.running != Some(true) && state.restarting != Some(true) {
+            return Ok(());
+        }
+        let failed = |e: Error| RuntimeError::failed("stop", container, e);
+        if state.paused == Some(true) {
+            // A paused process cannot act on SIGTERM.
+            self.api
+                .unpause_container(container)
+                .await
+                .map_err(failed)?;
+        }
+        let seconds = whole_seconds(desired.stop_timeout);
+        let options = query::StopContainerOptionsBuilder::new().t(seconds).build();
+        // The daemon answers when the container has ended.
+        let patient = desired.stop_timeout + Duration::from_secs(30);
+        let api = self.api.clone().with_timeout(patient);
+        found(api.stop_container(container, Some(options)).await)
+            .map(drop)
+            .map_err(failed)
+    }
+
+    pub(super) async fn remove_node(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<(), RuntimeError> {
+        if self.own_container(desired, container).await?.is_none() {
+            return Ok(());
+        }
+        // `v` removes the anonymous configuration volume; named volumes stay.
+        let options = query::RemoveContainerOptionsBuilder::new()
+            .v(true)
+            .force(true)
+            .build();
+        found(self.api.remove_container(container, Some(options)).await)
+            .map(drop)
+            .map_err(|e| RuntimeError::failed("remove", container, e))
+    }
+
+    /// State of the container if it is this cluster's, `None` when there is none; another's of the name is an error.
+    async fn own_container(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<Option<api::ContainerState>, RuntimeError> {
+        let inspect = self
+            .api
+            .inspect_container(container, None::<query::InspectContainerOptions>)
+            .await;
+        let Some(inspect) =
+            found(inspect).map_err(|e| RuntimeError::failed("inspect", container, e))?
+        else {
+            return Ok(None);
+        };
+        let labels = inspect.config.and_then(|c| c.labels);
+        if super::cluster_of(&labels) != Some(&desired.cluster) {
+            return Err(RuntimeError::NotOurs {
+                object: format!("container {container}"),
+                cluster: desired.cluster.clone(),
+                holder: holder_words(&labels),
+            });
+        }
+        Ok(Some(inspect.state.unwrap_or_default()))
+    }
+}
+
+/// Docker's stop timeouts are whole seconds; rounding down could undercut the engine's own.
+fn whole_seconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
+}
+
+/// What a node's container is made of.
+fn container_body(
+    desired: &Desired,
+    node: &Node,
+    image: String,
+    labels: HashMap<String, String>,
+) -> api::ContainerCreateBody {
+    let published = || node.ports.iter().filter_map(|p| Some((p, p.host?)));
+    let bindings: HashMap<String, Option<Vec<api::PortBinding>>> = published()
+        .map(|(port, host)| {
+            let binding = api::PortBinding {
+                host_ip: Some(desired.bind.to_string()),
+                host_port: Some(host.to_string()),
+            };
+            (format!("{}/tcp", port.container), Some(vec![binding]))
+        })
+        .collect();
+    let aliases = std::iter::once(&node.name)
+        .chain(&node.aliases)
+        .cloned()
+        .collect();
+    let endpoint = api::EndpointSettings {
+        aliases: Some(aliases),
+        ..Default::default()
+    };
+    api::ContainerCreateBody {
+        image: Some(image),
+        cmd: Some(node.command.clone()),
+        hostname: Some(node.name.clone()),
+        env: Some(node.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
+        labels: Some(labels.clone()),
+        exposed_ports: Some(
+            node.ports
+                .iter()
+                .map(|p| format!("{}/tcp", p.container))
+                .collect(),
+        ),
+        stop_signal: Some("SIGTERM".into()),
+        stop_timeout: Some(i64::from(whole_seconds(desired.stop_timeout))),
+        host_config: Some(host_config(desired, node, bindings, &labels)),
+        networking_config: Some(api::NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(desired.network.clone(), endpoint)])),
+        }),
+        ..Default::default()
+    }
+}
+
+fn host_config(
+    desired: &Desired,
+    node: &Node,
+    bindings: HashMap<String, Option<Vec<api::PortBinding>>>,
+    labels: &HashMap<String, String>,
+) -> api::HostConfig {
+    let memory = node.memory.and_then(|bytes| i64::try_from(bytes).ok());
+    api::HostConfig {
+        restart_policy: Some(api::RestartPolicy {
+            name: Some(api::RestartPolicyNameEnum::ALWAYS),
+            maximum_retry_count: None,
+        }),
+        network_mode: Some(desired.network.clone()),
+        port_bindings: Some(bindings),
+        mounts: Some(mounts(node, labels)),
+        memory,
+        // Equal to the limit: no swap. A broker that swaps is worse than one that is restarted.
+        memory_swap: memory,
+        nano_cpus: node.nano_cpus,
+        cap_drop: Some(vec!["ALL".into()]),
+        security_opt: Some(vec!["no-new-privileges:true".into()]),
+        readonly_rootfs: Some(true),
+        pids_limit: Some(1024),
+        // No `ulimits`: a daemon that has fewer files itself than we would ask for could not start the container at all.
+        log_config: Some(api::HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from([
+                ("max-size".to_string(), "10m".to_string()),
+                ("max-file".to_string(), "3".to_string()),
+            ])),
+        }),
+        ..Default::default()
+    }
+}
+
+/// The root is read-only, so what is written is a volume: the store (named, it outlives the container), and the configuration's
+/// directory (anonymous; the daemon refuses uploads into a read-only root, and this goes with the container).
+fn mounts(node: &Node, labels: &HashMap<String, String>) -> Vec<api::Mount> {
+    let volume = |target: &Path, source: Option<String>, kind: &str, read_only: bool| {
+        let mut labels = labels.clone();
+        labels.insert(label::VOLUME_KIND.into(), kind.into());
+        api::Mount {
+            typ: Some(api::MountType::VOLUME),
+            target: Some(target.display().to_string()),
+            source,
+            read_only: Some(read_only),
+            volume_options: Some(api::MountVolumeOptions {
+                labels: Some(labels),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    };
+    let conf = node
+        .file
+        .as_ref()
+        .and(node.conf_path.as_deref())
+        .and_then(Path::parent)
+        .map(|dir| volume(dir, None, "conf", false));
+    let store = node.store_path.as_deref().map(|dir| match &node.volume {
+        Some(name) => volume(dir, Some(name.clone()), "store", false),
+        // A store without a volume's name lasts as long as its container.
+        None => volume(dir, None, "conf", false),
+    });
+    conf.into_iter().chain(store).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{BrokerId, Port};
+    use std::collections::BTreeMap;
+
+    fn master() -> (Desired, Node) {
+        let port = |purpose, container, host| Port {
+            purpose,
+            container,
+            host,
+        };
+        let node = Node {
+            name: "rmqmaster1".into(),
+            container: "ci42-rmqmaster1".into(),
+            aliases: vec![],
+            role: Role::Master,
+            broker: Some(BrokerId {
+                name: "broker-a".into(),
+                id: 0,
+            }),
+            ports: vec![
+                port("main", 10911, Some(10911)),
+                port("vip", 10909, Some(10909)),
+                port("ha", 10912, None),
+            ],
+            volume: Some("ci42-rmqmaster1-store".into()),
+            file: Some(("broker-a-master.properties".into(), "brokerId=0\n".into())),
+            conf_path: Some("/etc/rmq/broker-a-master.properties".into()),
+            store_path: Some("/store".into()),
+            memory: Some(256 << 20),
+            nano_cpus: Some(500_000_000),
+            command: [
+                "engine",
+                "broker",
+                "-c",
+                "/etc/rmq/broker-a-master.properties",
+            ]
+            .map(String::from)
+            .to_vec(),
+            env: BTreeMap::new(),
+            config_hash: "00ff".into(),
+        };
+        let desired = Desired {
+            cluster: "ci42".into(),
+            network: "ci42-rmqnetwork".into(),
+            site: crate::topology::Site::Network,
+            subnet: None,
+            bind: "127.0.0.1".parse().unwrap(),
+            advertise: "127.0.0.1".into(),
+            conf_dir: "rmq/conf".into(),
+            stop_timeout: Duration::from_millis(30_500),
+            labels: BTreeMap::new(),
+            spec: "{}".into(),
+            nodes: vec![node.clone()],
+        };
+        (desired, node)
+    }
+
+    fn body() -> api::ContainerCreateBody {
+        let (desired, node) = master();
+        let mut labels = cluster_labels(&desired);
+        labels.extend(node_labels(&node));
+        container_body(&desired, &node, "rmqctl/engine:x".into(), labels)
+    }
+
+    #[test]
+    fn every_published_port_is_one_to_one_on_the_bind_address_and_ha_is_not_published() {
+        let host = body().host_config.unwrap();
+        let mut bound: Vec<String> = host
+            .port_bindings
+            .unwrap()
+            .into_iter()
+            .flat_map(|(inside, outside)| {
+                outside.into_iter().flatten().map(move |b| {
+                    format!("{}:{}->{inside}", b.host_ip.unwrap(), b.host_port.unwrap())
+                })
+            })
+            .collect();
+        bound.sort();
+        assert_eq!(
+            bound,
+            ["127.0.0.1:10909->10909/tcp", "127.0.0.1:10911->10911/tcp"]
+        );
+    }
+
+    #[test]
+    fn a_container_has_no_privileges_and_writes_only_its_volumes() {
+        let host = body().host_config.unwrap();
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
+        assert_eq!(host.readonly_rootfs, Some(true));
+        assert_eq!(
+            (host.privileged, host.binds, host.links),
+            (None, None, None)
+        );
+        let mounts: Vec<_> = host
+            .mounts
+            .unwrap()
+            .into_iter()
+            .map(|m| (m.typ.unwrap(), m.source, m.target.unwrap()))
+            .collect();
+        assert_eq!(
+            mounts,
+            [
+                (api::MountType::VOLUME, None, "/etc/rmq".into()),
+                (
+                    api::MountType::VOLUME,
+                    Some("ci42-rmqmaster1-store".into()),
+                    "/store".into()
+                ),
+            ]
+        );
+        assert_eq!(host.memory, host.memory_swap);
+    }
+
+    #[test]
+    fn a_node_has_its_bare_name_in_the_network_and_the_clusters_labels() {
+        let body = body();
+        let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
+        assert_eq!(
+            endpoints["ci42-rmqnetwork"].aliases.as_deref().unwrap(),
+            ["rmqmaster1"]
+        );
+        let labels = body.labels.unwrap();
+        let wanted = [
+            (label::CLUSTER, "ci42"),
+            (label::NODE, "rmqmaster1"),
+            (label::ROLE, "master"),
+            (label::BROKER, "broker-a"),
+            (label::BROKER_ID, "0"),
+            (label::CONFIG_HASH, "00ff"),
+        ];
+        for (key, value) in wanted {
+            assert_eq!(labels[key], value, "{key}");
+        }
+        assert_eq!(
+            body.stop_timeout,
+            Some(31),
+            "rounded up, never under the engine's own"
+        );
+    }
+}

@@ -1,0 +1,385 @@
+//! One look at a daemon: this cluster's things, and who holds the names and ports that the desired state needs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bollard::errors::Error;
+use bollard::models as api;
+use bollard::query_parameters as query;
+use futures_util::StreamExt;
+
+use super::super::{RuntimeError, label, ports, proc_memory};
+use super::{Docker, cluster_of, found, holder_words};
+use crate::plan::{Conflict, NodeState, Observed, ObservedNode};
+use crate::topology::Desired;
+
+/// Inspects and stats at once; the daemon serves them in parallel, but a big cluster must not open a hundred connections.
+const PARALLEL: usize = 8;
+
+impl Docker {
+    pub(super) async fn look(&self, desired: &Desired) -> Result<Observed, RuntimeError> {
+        let all = query::ListContainersOptionsBuilder::new().all(true).build();
+        let (containers, networks, volumes, image, spec) = tokio::join!(
+            self.api.list_containers(Some(all)),
+            self.networks_named(&desired.network),
+            self.api.list_volumes(None::<query::ListVolumesOptions>),
+            self.present_image(),
+            self.find_spec(&desired.cluster),
+        );
+        let failed = |what: &'static str| move |e: Error| RuntimeError::failed("list", what, e);
+        let containers = containers.map_err(failed("containers"))?;
+        let volumes = volumes
+            .map_err(failed("volumes"))?
+            .volumes
+            .unwrap_or_default();
+        let networks = networks?;
+
+        let (own, foreign): (Vec<_>, Vec<_>) = containers
+            .into_iter()
+            .partition(|c| cluster_of(&c.labels) == Some(&desired.cluster));
+        let ids: Vec<String> = own.into_iter().filter_map(|c| c.id).collect();
+        let mut inspects = futures_util::stream::iter(ids)
+            .map(|id| async move {
+                self.api
+                    .inspect_container(&id, None::<query::InspectContainerOptions>)
+                    .await
+            })
+            .buffer_unordered(PARALLEL);
+        let mut nodes = Vec::new();
+        while let Some(inspect) = inspects.next().await {
+            // Removed since the list: not there.
+            if let Some(container) = found(inspect).map_err(failed("containers"))? {
+                nodes.extend(observed_node(container));
+            }
+        }
+        nodes.sort_by(|a, b| a.container.cmp(&b.container));
+
+        let mut conflicts = self.conflicts_of(desired, &nodes, &foreign);
+        let foreign_network = networks
+            .iter()
+            .find(|n| cluster_of(&n.labels) != Some(&desired.cluster));
+        if let Some(foreign) = foreign_network {
+            conflicts.push(Conflict {
+                what: format!("network {}", desired.network),
+                holder: holder_words(&foreign.labels),
+                node: desired.cluster.clone(),
+            });
+        }
+        let (own, foreign): (Vec<_>, Vec<_>) = volumes
+            .into_iter()
+            .partition(|v| v.labels.get(label::CLUSTER) == Some(&desired.cluster));
+        for node in &desired.nodes {
+            let holder = foreign
+                .iter()
+                .find(|v| Some(&v.name) == node.volume.as_ref());
+            if let Some(volume) = holder {
+                conflicts.push(Conflict {
+                    what: format!("volume {}", volume.name),
+                    holder: holder_words(&Some(volume.labels.clone())),
+                    node: node.name.clone(),
+                });
+            }
+        }
+        let mut volumes: Vec<String> = own
+            .into_iter()
+            .filter(|v| v.labels.get(label::VOLUME_KIND).map(String::as_str) == Some("store"))
+            .map(|v| v.name)
+            .collect();
+        volumes.sort();
+        let subnet = networks
+            .iter()
+            .flat_map(|n| n.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten()))
+            .filter_map(|pool| pool.subnet.clone())
+            .find(|subnet| !subnet.contains(':'));
+        Ok(Observed {
+            nodes,
+            subnet,
+            network: (foreign_network.is_none() && !networks.is_empty())
+                .then(|| desired.network.clone()),
+            volumes,
+            image: image?,
+            spec: spec?,
+            conflicts,
+        })
+    }
+
+    /// The tag of this engine's image, when it is loaded. A binary that cannot be an image is no fault of looking: creating
+    /// a node with it is, and says so then.
+    async fn present_image(&self) -> Result<Option<String>, RuntimeError> {
+        let engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(RuntimeError::Image { .. }) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(self.has_image(&engine).await?.then(|| engine.tag()))
+    }
+
+    fn conflicts_of(
+        &self,
+        desired: &Desired,
+        own: &[ObservedNode],
+        foreign: &[api::ContainerSummary],
+    ) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for node in &desired.nodes {
+            let mut conflict = |what: String, holder: String| {
+                conflicts.push(Conflict {
+                    what,
+                    holder,
+                    node: node.name.clone(),
+                });
+            };
+            if let Some(other) = foreign.iter().find(|c| name_of(c) == Some(&node.container)) {
+                conflict(
+                    format!("container name {}", node.container),
+                    format!(
+                        "container {} ({}), {}",
+                        node.container,
+                        image_of(other),
+                        holder_words(&other.labels)
+                    ),
+                );
+            }
+            let holds_its_ports = own.iter().any(|n| {
+                n.container == node.container
+                    && matches!(
+                        n.state,
+                        NodeState::Running | NodeState::Restarting | NodeState::Paused
+                    )
+            });
+            if holds_its_ports {
+                continue;
+            }
+            for port in node.ports.iter().filter_map(|p| p.host) {
+                let container = foreign.iter().find(|c| publishes(c, desired.bind, port));
+                let holder = match container {
+                    Some(c) => Some(format!(
+                        "container {} ({}), {}",
+                        name_of(c).unwrap_or("?"),
+                        image_of(c),
+                        holder_words(&c.labels)
+                    )),
+                    // A port of one of our own other nodes is a mistake of the spec, which validates that.
+                    None if self.local => ports::holder(desired.bind, port),
+                    None => None,
+                };
+                if let Some(holder) = holder {
+                    conflict(format!("host port {port}"), holder);
+                }
+            }
+        }
+        conflicts
+    }
+
+    /// Memory of each running container among these, by name.
+    pub(super) async fn memory_of(
+        &self,
+        containers: &[String],
+    ) -> Result<BTreeMap<String, u64>, RuntimeError> {
+        // The names are cloned into the futures: borrowed ones would tie the stream to the slice's lifetime.
+        let answers = futures_util::stream::iter(containers.to_vec())
+            .map(|name| async move {
+                let memory = match self.memory_seen_from_here(&name).await {
+                    Some(memory) => memory,
+                    None => self.memory_by_stats(&name).await?,
+                };
+                Some((name, memory))
+            })
+            .buffer_unordered(PARALLEL);
+        Ok(answers
+            .filter_map(|answer| async move { answer })
+            .collect()
+            .await)
+    }
+
+    /// Reads the engine's own /proc entry, where the daemon is on this host and not in a virtual machine on it. The stats call
+    /// takes a whole second, as older daemons wait for their next sample.
+    async fn memory_seen_from_here(&self, name: &str) -> Option<u64> {
+        if !self.local {
+            return None;
+        }
+        let inspect = self
+            .api
+            .inspect_container(name, None::<query::InspectContainerOptions>);
+        let inspect = inspect.await.ok()?;
+        let pid = u32::try_from(inspect.state?.pid?)
+            .ok()
+            .filter(|pid| *pid > 0)?;
+        // The pid is the daemon's; it means this process only if the process is in the container's control group.
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        groups
+            .contains(&inspect.id?)
+            .then(|| proc_memory(pid))
+            .flatten()
+    }
+
+    async fn memory_by_stats(&self, name: &str) -> Option<u64> {
+        let options = query::StatsOptionsBuilder::new()
+            .stream(false)
+            .one_shot(true)
+            .build();
+        let mut stats = std::pin::pin!(self.api.stats(name, Some(options)));
+        own_memory(stats.next().await?.ok()?.memory_stats?)
+    }
+}
+
+/// What one of our containers is; `None` if it lost its labels or name in between.
+fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNode> {
+    let config = container.config?;
+    let labels = config.labels.unwrap_or_default();
+    let state = container.state.unwrap_or_default();
+    use api::ContainerStateStatusEnum as Status;
+    let node_state = match state.status {
+        Some(Status::RUNNING) => NodeState::Running,
+        Some(Status::RESTARTING) => NodeState::Restarting,
+        Some(Status::PAUSED) => NodeState::Paused,
+        Some(Status::EXITED) => NodeState::Exited(state.exit_code),
+        Some(Status::CREATED) => NodeState::Exited(None),
+        Some(other) => NodeState::Other(other.to_string()),
+        None => NodeState::Other("unknown".into()),
+    };
+    Some(ObservedNode {
+        id: container.id?,
+        name: labels.get(label::NODE)?.clone(),
+        container: container.name?.trim_start_matches('/').to_string(),
+        config_hash: labels.get(label::CONFIG_HASH).cloned().unwrap_or_default(),
+        started_at: matches!(node_state, NodeState::Running | NodeState::Paused)
+            .then(|| state.started_at.as_deref().and_then(unix_seconds))
+            .flatten(),
+        state: node_state,
+        image: config.image,
+        version: labels.get(label::VERSION).cloned(),
+        restarts: container
+            .restart_count
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or_default(),
+        oom_killed: state.oom_killed.unwrap_or_default(),
+    })
+}
+
+fn name_of(container: &api::ContainerSummary) -> Option<&str> {
+    let name = container.names.as_ref()?.first()?;
+    Some(name.trim_start_matches('/'))
+}
+
+fn image_of(container: &api::ContainerSummary) -> &str {
+    container.image.as_deref().unwrap_or("image unknown")
+}
+
+/// Whether a container publishes `port` on an address that overlaps with `bind`.
+fn publishes(container: &api::ContainerSummary, bind: IpAddr, port: u16) -> bool {
+    container.ports.iter().flatten().any(|p| {
+        let ip: Option<IpAddr> = p.ip.as_ref().and_then(|ip| ip.parse().ok());
+        let overlaps =
+            ip.is_none_or(|ip| ip == bind || ip.is_unspecified() || bind.is_unspecified());
+        p.public_port == Some(port) && overlaps
+    })
+}
+
+/// A container's own memory: anonymous pages (`anon` under cgroup v2, `rss` under v1). Elsewhere what `docker stats` shows:
+/// usage less the page cache that was not used lately.
+fn own_memory(memory: api::ContainerMemoryStats) -> Option<u64> {
+    let stats = memory.stats.unwrap_or_default();
+    let own = stats
+        .get("anon")
+        .or_else(|| stats.get("total_rss"))
+        .copied();
+    own.or_else(|| {
+        let cache = stats
+            .get("inactive_file")
+            .or_else(|| stats.get("total_inactive_file"));
+        Some(memory.usage?.saturating_sub(cache.copied().unwrap_or(0)))
+    })
+}
+
+/// Unix seconds of Docker's `2026-11-22T21:58:03.123456789Z`; `None` for its zero time and for what is no time.
+pub(super) fn unix_seconds(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_once('T')?;
+    let time = rest.split(['.', 'Z', '+']).next()?;
+    let number = |part: Option<&str>| part?.parse::<i64>().ok();
+    let mut date = date.split('-');
+    let (year, month, day) = (
+        number(date.next())?,
+        number(date.next())?,
+        number(date.next())?,
+    );
+    let mut time = time.split(':');
+    let (hour, minute, second) = (
+        number(time.next())?,
+        number(time.next())?,
+        number(time.next())?,
+    );
+    // Days since 1970-01-01 of a proleptic Gregorian date, the year starting in March so that the leap day is its last.
+    let shifted = year - i64::from(month <= 2);
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    u64::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn dockers_times_become_unix_seconds() {
+        assert_eq!(unix_seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(unix_seconds("2000-02-29T12:00:00.5Z"), Some(951_825_600));
+        assert_eq!(
+            unix_seconds("2026-11-22T21:58:03.123456789Z"),
+            Some(1_795_384_683)
+        );
+        assert_eq!(unix_seconds("0001-01-01T00:00:00Z"), None);
+        assert_eq!(unix_seconds("soon"), None);
+    }
+
+    #[test]
+    fn a_published_port_overlaps_on_the_same_address_or_on_all() {
+        let container = |ip: &str| api::ContainerSummary {
+            ports: Some(vec![api::PortSummary {
+                ip: Some(ip.into()),
+                private_port: 1,
+                public_port: Some(10911),
+                typ: None,
+            }]),
+            ..Default::default()
+        };
+        let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+        assert!(publishes(&container("127.0.0.1"), loopback, 10911));
+        assert!(publishes(&container("0.0.0.0"), loopback, 10911));
+        assert!(publishes(
+            &container("10.0.0.5"),
+            "0.0.0.0".parse().unwrap(),
+            10911
+        ));
+        assert!(!publishes(&container("10.0.0.5"), loopback, 10911));
+        assert!(!publishes(&container("127.0.0.1"), loopback, 10912));
+    }
+
+    #[test]
+    fn memory_is_the_nodes_own_without_its_page_cache() {
+        let memory = |stats: &[(&str, u64)]| api::ContainerMemoryStats {
+            usage: Some(100),
+            stats: Some(
+                stats
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), *v))
+                    .collect::<HashMap<_, _>>(),
+            ),
+            ..Default::default()
+        };
+        assert_eq!(
+            own_memory(memory(&[("anon", 20), ("inactive_file", 50)])),
+            Some(20)
+        );
+        assert_eq!(
+            own_memory(memory(&[("total_rss", 21), ("total_inactive_file", 50)])),
+            Some(21)
+        );
+        assert_eq!(own_memory(memory(&[("inactive_file", 50)])), Some(50));
+        assert_eq!(own_memory(memory(&[])), Some(100));
+    }
+}

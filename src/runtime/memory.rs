@@ -1,0 +1,246 @@
+//! A runtime that keeps everything in maps and fails at the nth call, for tests of planning and executing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use super::{Boxed, NodeEnd, Runtime, RuntimeError};
+use crate::plan::{Action, NodeState, Observed, ObservedNode};
+use crate::probe::Dial;
+use crate::topology::{Desired, Node, Site};
+
+/// Things in maps.
+#[derive(Default)]
+pub struct Memory {
+    world: Mutex<World>,
+}
+
+#[derive(Default)]
+struct World {
+    nodes: BTreeMap<String, ObservedNode>,
+    files: BTreeMap<String, String>,
+    network: Option<String>,
+    volumes: BTreeSet<String>,
+    image: Option<String>,
+    spec: Option<String>,
+    /// Calls of `apply` so far.
+    calls: usize,
+    fail_at: Option<usize>,
+}
+
+impl Memory {
+    /// The `n`th call of `apply` from now on, counted from 1, fails and changes nothing.
+    pub fn fail_at(&self, n: usize) {
+        let mut world = self.lock();
+        world.fail_at = Some(world.calls + n);
+    }
+    /// Removes a node behind the planner's back.
+    pub fn lose(&self, container: &str) {
+        self.lock().nodes.remove(container);
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world
+            .lock()
+            .expect("no test panics while it holds the lock")
+    }
+
+    fn act(&self, desired: &Desired, action: &Action) -> Result<(), RuntimeError> {
+        let mut world = self.lock();
+        world.calls += 1;
+        if world.fail_at == Some(world.calls) {
+            let call = world.calls;
+            return Err(RuntimeError::failed(
+                "apply",
+                &action.to_string(),
+                format!("call {call} was told to fail"),
+            ));
+        }
+        let absent =
+            |what: &str| RuntimeError::failed("apply", &action.to_string(), format!("no {what}"));
+        match action {
+            Action::EnsureImage => world.image = Some("memory".into()),
+            Action::CreateNetwork => {
+                world.network = Some(desired.network.clone());
+                world.spec = Some(desired.spec.clone());
+            }
+            Action::StoreSpec => world.spec = Some(desired.spec.clone()),
+            Action::AwaitNode(_) => {}
+            Action::CreateVolume(name) => {
+                world.volumes.insert(name.clone());
+            }
+            Action::CreateNode(node) => {
+                if world.network.is_none() {
+                    return Err(absent("network"));
+                }
+                if let Some(volume) = node.volume.as_ref().filter(|v| !world.volumes.contains(*v)) {
+                    return Err(absent(&format!("volume {volume}")));
+                }
+                if world.nodes.contains_key(&node.container) {
+                    return Err(absent("free name"));
+                }
+                let observed = ObservedNode {
+                    id: format!("id-{}", world.calls),
+                    name: node.name.clone(),
+                    container: node.container.clone(),
+                    config_hash: node.config_hash.clone(),
+                    state: NodeState::Exited(None),
+                    image: world.image.clone(),
+                    version: None,
+                    started_at: None,
+                    restarts: 0,
+                    oom_killed: false,
+                };
+                world.nodes.insert(node.container.clone(), observed);
+                keep_file(&mut world, node);
+            }
+            Action::Configure(node) => {
+                if !world.nodes.contains_key(&node.container) {
+                    return Err(absent("node"));
+                }
+                keep_file(&mut world, node);
+            }
+            Action::StartNode(container) => {
+                let node = world
+                    .nodes
+                    .get_mut(container)
+                    .ok_or_else(|| absent("node"))?;
+                node.state = NodeState::Running;
+                node.started_at = Some(1);
+            }
+            Action::StopNode(container) => {
+                if let Some(node) = world.nodes.get_mut(container) {
+                    node.state = NodeState::Exited(Some(0));
+                    node.started_at = None;
+                }
+            }
+            Action::RemoveNode(container) => {
+                world.nodes.remove(container);
+                world.files.remove(container);
+            }
+            Action::RemoveNetwork => {
+                if !world.nodes.is_empty() {
+                    return Err(absent("network free of nodes"));
+                }
+                world.network = None;
+                world.spec = None;
+            }
+            Action::RemoveVolume(name) => {
+                world.volumes.remove(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn keep_file(world: &mut World, node: &crate::topology::Node) {
+    if let Some((_, text)) = &node.file {
+        world.files.insert(node.container.clone(), text.clone());
+    }
+}
+
+impl Runtime for Memory {
+    fn observe<'a>(&'a self, _desired: &'a Desired) -> Boxed<'a, Observed> {
+        Box::pin(async move {
+            let world = self.lock();
+            Ok(Observed {
+                nodes: world.nodes.values().cloned().collect(),
+                network: world.network.clone(),
+                subnet: None,
+                volumes: world.volumes.iter().cloned().collect(),
+                image: world.image.clone(),
+                spec: world.spec.clone(),
+                conflicts: Vec::new(),
+            })
+        })
+    }
+
+    fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()> {
+        Box::pin(async move { self.act(desired, action) })
+    }
+
+    fn file_of<'a>(&'a self, node: &'a Node) -> Boxed<'a, Option<String>> {
+        Box::pin(async move { Ok(self.lock().files.get(&node.container).cloned()) })
+    }
+
+    fn site(&self, _cluster: &str) -> Site {
+        Site::Network
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn stored_spec<'a>(&'a self, _cluster: &'a str) -> Boxed<'a, Option<String>> {
+        Box::pin(async move { Ok(self.lock().spec.clone()) })
+    }
+
+    fn clusters<'a>(&'a self) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move { Ok(Vec::new()) })
+    }
+
+    fn memory<'a>(&'a self, containers: &'a [String]) -> Boxed<'a, BTreeMap<String, u64>> {
+        Box::pin(async move {
+            Ok(containers
+                .iter()
+                .map(|name| (name.clone(), 1 << 20))
+                .collect())
+        })
+    }
+
+    fn follow_log<'a>(
+        &'a self,
+        container: &'a str,
+        _tail: Option<usize>,
+        _follow: bool,
+        lines: tokio::sync::mpsc::Sender<String>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            // A receiver that is gone wants no more lines.
+            let _ = lines.send(format!("{container} says nothing")).await;
+            Ok(())
+        })
+    }
+
+    fn log_tail<'a>(&'a self, container: &'a str, _tail: usize) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move { Ok(vec![format!("{container} says nothing")]) })
+    }
+
+    fn first_end<'a>(&'a self, desired: &'a Desired, _since: SystemTime) -> Boxed<'a, NodeEnd> {
+        Box::pin(async move {
+            let ended = self
+                .lock()
+                .nodes
+                .values()
+                .find_map(|node| match node.state {
+                    NodeState::Exited(Some(code))
+                        if desired.nodes.iter().any(|n| n.container == node.container) =>
+                    {
+                        Some(NodeEnd {
+                            container: node.container.clone(),
+                            exit_code: Some(code),
+                        })
+                    }
+                    _ => None,
+                });
+            match ended {
+                Some(end) => Ok(end),
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn dial_inside<'a>(
+        &'a self,
+        _container: &'a str,
+        addresses: &'a [String],
+    ) -> Boxed<'a, Vec<Dial>> {
+        let dials = addresses
+            .iter()
+            .map(|address| Dial {
+                address: address.clone(),
+                fault: None,
+            })
+            .collect();
+        Box::pin(async move { Ok(dials) })
+    }
+}

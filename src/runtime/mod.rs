@@ -1,0 +1,266 @@
+//! Where nodes run. [`docker`] and [`process`] are real; `memory` keeps everything in maps and fails at the nth call, for tests.
+//!
+//! A runtime looks ([`Runtime::observe`]) and does one thing at a time ([`Runtime::apply`]); it decides nothing. It never touches a
+//! container, network, volume or process that does not carry this cluster's label.
+
+pub mod docker;
+pub mod image;
+#[cfg(test)]
+pub mod memory;
+pub mod ports;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::plan::{Action, Observed};
+use crate::probe::Dial;
+use crate::topology::{Desired, Node, Site};
+
+/// Label keys on containers, networks, volumes and images; the process runtime keeps the same ones in its node files.
+pub mod label {
+    /// The cluster a thing belongs to; what lacks it is not ours.
+    pub const CLUSTER: &str = "io.rmqctl.cluster";
+    /// Node name without the cluster's prefix.
+    pub const NODE: &str = "io.rmqctl.node";
+    /// `namesrv`, `master`, `slave`, `console`.
+    pub const ROLE: &str = "io.rmqctl.role";
+    /// Broker name.
+    pub const BROKER: &str = "io.rmqctl.broker";
+    /// Broker id, 0 for the master.
+    pub const BROKER_ID: &str = "io.rmqctl.broker-id";
+    /// [`Node::config_hash`](crate::topology::Node::config_hash) at creation.
+    pub const CONFIG_HASH: &str = "io.rmqctl.config-hash";
+    /// Version of the `rmqctl` that made it.
+    pub const VERSION: &str = "io.rmqctl.version";
+    /// `user@host` that made it.
+    pub const CREATED_BY: &str = "io.rmqctl.created-by";
+    /// The resolved spec as JSON, on the network or on the spec volume that supersedes it.
+    pub const SPEC: &str = "io.rmqctl.spec";
+    /// What a volume is for: `store`, `conf`, `spec`.
+    pub const VOLUME_KIND: &str = "io.rmqctl.volume";
+    /// Content hash of the engine in an image, and of the image a container was made from.
+    pub const ENGINE_SHA256: &str = "io.rmqctl.engine.sha256";
+}
+
+/// What can run nodes. Futures are boxed so that commands hold a `Box<dyn Runtime>`.
+pub trait Runtime: Send + Sync {
+    /// Looks once at everything of this cluster, and at who holds what the desired state needs.
+    fn observe<'a>(&'a self, desired: &'a Desired) -> Boxed<'a, Observed>;
+    /// One action, one or few API calls. Every action may be repeated: what already stands is left alone.
+    fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()>;
+    /// Names and paths that nodes of this runtime get.
+    fn site(&self, cluster: &str) -> Site;
+    /// The properties file as the node has it; `None` when there is no such node or file.
+    fn file_of<'a>(&'a self, node: &'a Node) -> Boxed<'a, Option<String>>;
+    /// `docker` or `process`.
+    fn kind(&self) -> &'static str;
+    /// What `Action::StoreSpec` kept; `None` when there is no such cluster.
+    fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>>;
+    /// Names of all clusters here.
+    fn clusters<'a>(&'a self) -> Boxed<'a, Vec<String>>;
+    /// Memory in use, in bytes, of the running nodes among `containers`, by container name. Those it cannot ask are left
+    /// out. It is the nodes' own memory; page cache of their stores, which the kernel drops when it needs to, is not in it.
+    fn memory<'a>(&'a self, containers: &'a [String]) -> Boxed<'a, BTreeMap<String, u64>>;
+    /// Sends the node's log lines from the last `tail` on (all when `None`), and while `follow` those that come, until it
+    /// ends or the receiver is dropped.
+    fn follow_log<'a>(
+        &'a self,
+        container: &'a str,
+        tail: Option<usize>,
+        follow: bool,
+        lines: tokio::sync::mpsc::Sender<String>,
+    ) -> Boxed<'a, ()>;
+    /// Last `tail` log lines of a node, oldest first.
+    fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>>;
+    /// Resolves when the first node of the cluster ends, also when it ended after `since` and before this call. For a
+    /// readiness loop to race against; it never resolves while all live, so give it a deadline.
+    fn first_end<'a>(&'a self, desired: &'a Desired, since: SystemTime) -> Boxed<'a, NodeEnd>;
+    /// Opens a TCP connection to each `host:port` from where `container` runs: what a program beside it would meet.
+    fn dial_inside<'a>(
+        &'a self,
+        container: &'a str,
+        addresses: &'a [String],
+    ) -> Boxed<'a, Vec<Dial>>;
+}
+
+/// A node that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEnd {
+    /// Its container's name.
+    pub container: String,
+    /// Its exit code, where the runtime knows it; 128 + n for signal n.
+    pub exit_code: Option<i64>,
+}
+
+/// A boxed future of a runtime's answer.
+pub type Boxed<'a, T> =
+    std::pin::Pin<Box<dyn Future<Output = Result<T, RuntimeError>> + Send + 'a>>;
+
+/// What went wrong at a runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// There is no daemon to talk to, or it does not talk to us (RMQ-E002).
+    #[error("no Docker daemon at {host} ({source_of_host}): {reason}")]
+    NoDaemon {
+        /// Address tried, as a URL.
+        host: String,
+        /// Where the address came from: `DOCKER_HOST`, `context "x"`, `default`.
+        source_of_host: String,
+        /// The system's words.
+        reason: String,
+        /// What to do.
+        hint: String,
+        /// There is no daemon at all, so `--runtime auto` may run plain processes; false when one is there and refuses us.
+        absent: bool,
+    },
+    /// The daemon is older than what we need (RMQ-E003).
+    #[error(
+        "Docker {version} at {host} speaks API {api}; rmqctl needs 1.41 (Docker 20.10) or newer"
+    )]
+    TooOld {
+        /// Address asked.
+        host: String,
+        /// The daemon's version.
+        version: String,
+        /// Its highest API version.
+        api: String,
+    },
+    /// The running binary cannot be the engine's image (RMQ-E004).
+    #[error("the engine image cannot be built from {binary}: {reason}")]
+    Image {
+        /// The binary looked at.
+        binary: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A thing of that name is another's; nothing was changed.
+    #[error("{object} is not of cluster {cluster} ({holder}); it was left alone")]
+    NotOurs {
+        /// `container rmqmaster1`.
+        object: String,
+        /// The cluster that wanted it.
+        cluster: String,
+        /// Whose it is.
+        holder: String,
+    },
+    /// Anything else: what was done, on what, and what came back.
+    #[error("{action} {object}: {reason}")]
+    Failed {
+        /// `create container`.
+        action: String,
+        /// Name of the thing.
+        object: String,
+        /// What came back.
+        reason: String,
+    },
+}
+
+impl RuntimeError {
+    /// An action on an object that failed for `reason`.
+    pub fn failed(action: &str, object: &str, reason: impl std::fmt::Display) -> RuntimeError {
+        RuntimeError::Failed {
+            action: action.into(),
+            object: object.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// What a person may try next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RuntimeError::NoDaemon { hint, .. } | RuntimeError::Image { hint, .. } => {
+                Some(hint.clone())
+            }
+            RuntimeError::TooOld { .. } => {
+                Some("upgrade Docker, or run the nodes as processes: --runtime process".into())
+            }
+            RuntimeError::NotOurs { .. } => {
+                Some("remove or rename it, or use another cluster name: --name NAME".into())
+            }
+            RuntimeError::Failed { reason, .. }
+                if reason.contains("port is already allocated")
+                    || reason.contains("address already in use") =>
+            {
+                Some("something took the port meanwhile: run the command again to see who, or use --port-offset N".into())
+            }
+            RuntimeError::Failed { .. } => None,
+        }
+    }
+}
+
+/// Which runtime a user asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Where the cluster already is; else Docker if a daemon is there; else processes.
+    #[default]
+    Auto,
+    /// Docker or nothing.
+    Docker,
+    /// Plain processes on this host.
+    Process,
+}
+
+/// Opens the runtime for `cluster`. `host` and `context` are `-H` and `--context`.
+pub async fn open(
+    choice: Choice,
+    cluster: &str,
+    host: Option<&str>,
+    context: Option<&str>,
+) -> Result<Box<dyn Runtime>, RuntimeError> {
+    let processes = || process::Processes::open().map(|p| Box::new(p) as Box<dyn Runtime>);
+    match choice {
+        Choice::Process => processes(),
+        Choice::Docker => Ok(Box::new(docker::Docker::connect(host, context).await?)),
+        Choice::Auto => match docker::Docker::connect(host, context).await {
+            Ok(docker) => {
+                // A cluster raised with `--runtime process` on a machine that has Docker is found again without the flag.
+                if docker.stored_spec(cluster).await?.is_none() {
+                    let here = processes()?;
+                    if here.stored_spec(cluster).await?.is_some() {
+                        return Ok(here);
+                    }
+                }
+                Ok(Box::new(docker))
+            }
+            // An address asked for on this command line is meant: falling back would hide that it is wrong.
+            Err(RuntimeError::NoDaemon { absent: true, .. })
+                if host.is_none() && context.is_none() =>
+            {
+                processes()
+            }
+            Err(e) => Err(e),
+        },
+    }
+}
+
+/// `user@host`, for the label that says who made a thing.
+pub fn created_by() -> String {
+    let user = std::env::var("USER")
+        .ok()
+        .filter(|u| !u.is_empty())
+        .unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    format!("{user}@{}", host.as_deref().map_or("localhost", str::trim))
+}
+
+/// A process' own memory in bytes: page cache and the program's text are not counted (`RssAnon`).
+fn proc_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// A role as labels have it.
+fn role_word(role: crate::topology::Role) -> &'static str {
+    use crate::topology::Role;
+    match role {
+        Role::Namesrv => "namesrv",
+        Role::Master => "master",
+        Role::Slave => "slave",
+        Role::Console => "console",
+    }
+}

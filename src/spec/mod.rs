@@ -1,0 +1,702 @@
+//! What the user wrote, flags and cluster.yaml merged in one place and validated once.
+//!
+//! "Typed" and "meant" are two types: a [`Draft`] holds only what was said, in a file or by flags; a [`ClusterSpec`] has
+//! every value. Drafts are laid over a base, later over earlier: defaults (or the running cluster's spec), file, flags.
+
+mod flags;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Exit, nearest};
+pub use flags::SpecFlags;
+
+/// Broker properties by their Java names.
+pub type Properties = BTreeMap<String, String>;
+
+/// What the engine says of one property; `commands::engine` asks it, since no other file knows the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has a row, and takes this value.
+    Good,
+    /// RocketMQ knows it; this engine accepts it without effect.
+    NoEffect,
+    /// No such property; the nearest one's name.
+    Unknown(Option<String>),
+    /// The value is wrong; why, naming the allowed ones.
+    Wrong(String),
+}
+
+/// Asks for the verdict on `key` and `value`.
+pub type Lint = fn(&str, &str) -> Verdict;
+
+/// A set of defaults. It never overrides what was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Small segment files that do not eat a laptop's disk.
+    #[default]
+    Dev,
+    /// As dev, without the console.
+    Ci,
+    /// RocketMQ's own sizes: 1 GiB commit log segments.
+    Prod,
+}
+
+/// `async` or `sync`, of replication and of flushing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Mode {
+    #[default]
+    Async,
+    Sync,
+}
+
+/// What one node has of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct NodeSpec {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: Properties,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// `listenPort`; the VIP port and the HA port follow from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_port: Option<u16>,
+}
+
+/// A whole cluster, every value decided. Its canonical JSON is kept with the running cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct ClusterSpec {
+    pub name: String,
+    pub profile: Profile,
+    pub namesrvs: u32,
+    pub masters: u32,
+    /// Total, dealt round-robin to the masters.
+    pub slaves: u32,
+    pub console: bool,
+    pub replication: Mode,
+    pub flush: Mode,
+    /// Docker network; `None`: named after the cluster.
+    pub network: Option<String>,
+    pub subnet: Option<String>,
+    pub bind: IpAddr,
+    /// Host or address that clients outside the network are told.
+    pub advertise: String,
+    pub port_offset: u16,
+    /// Host port of the console before the offset.
+    pub console_port: u16,
+    /// Bytes, each node; `None`: no limit.
+    pub memory: Option<u64>,
+    /// Cores, each node; `None`: no limit.
+    pub cpus: Option<f64>,
+    pub stop_timeout_seconds: u64,
+    pub env: BTreeMap<String, String>,
+    /// Of all brokers.
+    pub properties: Properties,
+    /// By node name.
+    pub nodes: BTreeMap<String, NodeSpec>,
+    /// Properties by broker name.
+    pub brokers: BTreeMap<String, Properties>,
+    pub labels: BTreeMap<String, String>,
+    /// Absolute directory of the generated files.
+    pub conf_dir: PathBuf,
+    /// Seconds that `up` and `restart` wait for readiness.
+    pub wait_timeout_seconds: u64,
+}
+
+/// What was said, in a file or by flags; `None` and empty: not said.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct Draft {
+    /// Where it was said, for messages: `cluster.yaml` or `the command line`.
+    pub origin: String,
+    /// The file's text, so that an error can show its line.
+    pub text: Option<String>,
+    pub name: Option<String>,
+    pub profile: Option<Profile>,
+    pub namesrvs: Option<u32>,
+    pub masters: Option<u32>,
+    pub slaves: Option<u32>,
+    pub slaves_per_master: Option<u32>,
+    pub console: Option<bool>,
+    pub replication: Option<Mode>,
+    pub flush: Option<Mode>,
+    pub network: Option<String>,
+    pub subnet: Option<String>,
+    pub bind: Option<IpAddr>,
+    pub advertise: Option<String>,
+    pub port_offset: Option<u16>,
+    pub console_port: Option<u16>,
+    pub memory: Option<u64>,
+    pub cpus: Option<f64>,
+    pub stop_timeout: Option<Duration>,
+    pub env: BTreeMap<String, String>,
+    pub properties: Properties,
+    pub nodes: BTreeMap<String, NodeSpec>,
+    pub brokers: BTreeMap<String, Properties>,
+    pub labels: BTreeMap<String, String>,
+    pub conf_dir: Option<PathBuf>,
+    pub wait_timeout: Option<Duration>,
+}
+
+/// Properties that follow from the topology, and what to say instead.
+const DECIDED: &[(&str, &str)] = &[
+    ("brokerName", "names follow from the number of masters"),
+    ("brokerId", "ids follow from the number of slaves"),
+    (
+        "listenPort",
+        "use --port-offset, or nodes.NODE.ports.main in cluster.yaml",
+    ),
+    ("haListenPort", "it is listenPort + 1"),
+    ("namesrvAddr", "use --namesrvs"),
+    ("brokerIP1", "use --advertise HOST"),
+    (
+        "brokerIP2",
+        "slaves always use the names inside the network",
+    ),
+    ("brokerInternalAddr", "it is the node's name and listenPort"),
+    ("bindAddress", "use --bind"),
+    ("storePathRootDir", "it is the node's volume"),
+    ("storePathCommitLog", "it is inside the node's volume"),
+    ("haMasterAddress", "slaves learn it from the name server"),
+];
+
+/// The name of the cluster when nobody gives one; its containers have no prefix.
+pub const DEFAULT_NAME: &str = "rmq";
+
+/// A command line that a hint suggests, for the cluster of this name.
+pub fn suggest(cluster: &str, rest: &str) -> String {
+    match cluster {
+        DEFAULT_NAME => format!("rmqctl {rest}"),
+        name => format!("rmqctl --name {name} {rest}"),
+    }
+}
+
+impl ClusterSpec {
+    /// A cluster nobody said anything about, but for its name.
+    pub fn defaults(name: &str, profile: Profile, conf_dir: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            profile,
+            namesrvs: 1,
+            masters: 1,
+            slaves: 1,
+            console: profile != Profile::Ci,
+            replication: Mode::Async,
+            flush: Mode::Async,
+            network: None,
+            subnet: None,
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise: "127.0.0.1".to_owned(),
+            port_offset: 0,
+            console_port: 8181,
+            memory: None,
+            cpus: None,
+            stop_timeout_seconds: 60,
+            env: BTreeMap::new(),
+            properties: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            conf_dir,
+            wait_timeout_seconds: 60,
+        }
+    }
+
+    /// Lays `draft` over this spec. An empty property value takes the property back.
+    pub fn apply(&mut self, draft: &Draft) {
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        fn merge(to: &mut Properties, from: &Properties) {
+            for (key, value) in from {
+                if value.is_empty() {
+                    to.remove(key);
+                } else {
+                    to.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        set(&mut self.profile, &draft.profile);
+        set(&mut self.namesrvs, &draft.namesrvs);
+        set(&mut self.masters, &draft.masters);
+        set(&mut self.slaves, &draft.slaves);
+        if let Some(each) = draft.slaves_per_master {
+            self.slaves = self.masters.saturating_mul(each);
+        }
+        set(&mut self.console, &draft.console);
+        set(&mut self.replication, &draft.replication);
+        set(&mut self.flush, &draft.flush);
+        if draft.network.is_some() {
+            self.network.clone_from(&draft.network);
+        }
+        if draft.subnet.is_some() {
+            self.subnet.clone_from(&draft.subnet);
+        }
+        if let Some(advertise) = &draft.advertise {
+            self.advertise = match advertise.as_str() {
+                "auto" | "loopback" => "127.0.0.1".to_owned(),
+                host => host.to_owned(),
+            };
+            // An address that others dial is of no use while the ports answer on loopback only.
+            self.bind = if is_loopback(&self.advertise) {
+                IpAddr::V4(Ipv4Addr::LOCALHOST)
+            } else {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            };
+        }
+        set(&mut self.bind, &draft.bind);
+        set(&mut self.port_offset, &draft.port_offset);
+        set(&mut self.console_port, &draft.console_port);
+        self.memory = draft.memory.or(self.memory);
+        self.cpus = draft.cpus.or(self.cpus);
+        if let Some(timeout) = draft.stop_timeout {
+            self.stop_timeout_seconds = timeout.as_secs();
+        }
+        if let Some(timeout) = draft.wait_timeout {
+            self.wait_timeout_seconds = timeout.as_secs().max(1);
+        }
+        set(&mut self.conf_dir, &draft.conf_dir);
+        self.env.extend(draft.env.clone());
+        self.labels.extend(draft.labels.clone());
+        merge(&mut self.properties, &draft.properties);
+        for (name, from) in &draft.nodes {
+            let node = self.nodes.entry(name.clone()).or_default();
+            merge(&mut node.properties, &from.properties);
+            node.memory = from.memory.or(node.memory);
+            node.cpus = from.cpus.or(node.cpus);
+            node.main_port = from.main_port.or(node.main_port);
+        }
+        for (name, from) in &draft.brokers {
+            merge(self.brokers.entry(name.clone()).or_default(), from);
+        }
+        self.nodes.retain(|_, node| *node != NodeSpec::default());
+        self.brokers.retain(|_, properties| !properties.is_empty());
+    }
+
+    /// Reads what [`ClusterSpec::to_json`] wrote.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        serde_json::from_str(text).map_err(|reason| {
+            Error::new(
+                "RMQ-E106",
+                Exit::Spec,
+                "the spec kept with the cluster cannot be read",
+            )
+            .detail(reason.to_string())
+            .detail("it was written by another version of rmqctl")
+            .hint("rmqctl up -f cluster.yaml   (writes it anew)")
+        })
+    }
+
+    /// Canonical JSON: keys in the order of the fields, no spaces.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a spec has string keys and finite numbers only")
+    }
+
+    /// Checks all that does not need the drafts' places: names, counts, addresses.
+    pub fn validate(&self) -> Result<(), Error> {
+        let bad = |title: String| Error::new("RMQ-E104", Exit::Spec, title);
+        let name_ok = !self.name.is_empty()
+            && self.name.len() <= 40
+            && self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && self
+                .name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if !name_ok {
+            return Err(bad(format!("`{}` cannot be the name of a cluster", self.name))
+                .detail("letters, digits, `-`, `_` and `.`, starting with a letter or digit, 40 at most"));
+        }
+        if !(1..=9).contains(&self.namesrvs) {
+            return Err(bad(format!(
+                "{} name servers; it must be 1 to 9",
+                self.namesrvs
+            )));
+        }
+        if self.masters == 0 {
+            return Err(bad("no master; a cluster needs one".to_owned()).hint("--masters 1"));
+        }
+        if self.bind.is_ipv6() {
+            return Err(bad(format!("cannot bind {}", self.bind))
+                .detail("brokers register IPv4 addresses or host names")
+                .hint("--bind 127.0.0.1"));
+        }
+        if self.advertise == "gateway" || !is_host(&self.advertise) {
+            return Err(bad(format!(
+                "`{}` is not a host that can be advertised",
+                self.advertise
+            ))
+            .hint("--advertise 10.0.0.5")
+            .hint("--advertise auto"));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_finite() || *cpus < 0.01) {
+            return Err(bad(format!("{cpus} cpus; it must be 0.01 or more")));
+        }
+        if let Some(memory) = self.memory.filter(|memory| *memory < 16 << 20) {
+            return Err(bad(format!(
+                "a memory limit of {memory} bytes is below the 16 MiB that a node needs"
+            ))
+            .hint("--memory 256m"));
+        }
+        Ok(())
+    }
+}
+
+/// The spec of a cluster from what runs (`stored`), a file and flags. With a file, file and flags are the whole spec;
+/// without one, what is not said stays as it is.
+pub fn resolve(
+    name: &str,
+    stored: Option<&ClusterSpec>,
+    file: Option<&Draft>,
+    flags: &Draft,
+    default_conf_dir: PathBuf,
+    lint: Lint,
+) -> Result<ClusterSpec, Error> {
+    let profile = flags
+        .profile
+        .or_else(|| file.and_then(|f| f.profile))
+        .unwrap_or_default();
+    let conf_dir = stored.map_or(default_conf_dir, |s| s.conf_dir.clone());
+    let mut spec = match (stored, file) {
+        (Some(stored), None) => stored.clone(),
+        _ => ClusterSpec::defaults(name, profile, conf_dir),
+    };
+    name.clone_into(&mut spec.name);
+    for draft in file.into_iter().chain([flags]) {
+        if draft.slaves.is_some() && draft.slaves_per_master.is_some() {
+            return Err(Error::new(
+                "RMQ-E104",
+                Exit::Spec,
+                format!("{} gives both slaves and slaves per master", draft.origin),
+            )
+            .detail("--slaves N is the total, dealt round-robin to the masters; --slaves-per-master N is for each"));
+        }
+        check_properties(draft, lint)?;
+        spec.apply(draft);
+    }
+    spec.validate()?;
+    Ok(spec)
+}
+
+/// Properties that were accepted though they do nothing here, with a sentence for each.
+pub fn warnings(spec: &ClusterSpec, lint: Lint) -> Vec<String> {
+    let all = [&spec.properties]
+        .into_iter()
+        .chain(spec.brokers.values())
+        .chain(spec.nodes.values().map(|node| &node.properties));
+    let mut said: Vec<String> = all
+        .flatten()
+        .filter(|(key, value)| lint(key, value) == Verdict::NoEffect)
+        .map(|(key, _)| format!("property {key} is accepted, and has no effect in this engine"))
+        .collect();
+    said.sort();
+    said.dedup();
+    said
+}
+
+fn check_properties(draft: &Draft, lint: Lint) -> Result<(), Error> {
+    let of_nodes = draft
+        .nodes
+        .iter()
+        .map(|(node, n)| (Some(node.as_str()), &n.properties));
+    let of_brokers = draft
+        .brokers
+        .iter()
+        .map(|(name, p)| (Some(name.as_str()), p));
+    for (owner, properties) in [(None, &draft.properties)]
+        .into_iter()
+        .chain(of_nodes)
+        .chain(of_brokers)
+    {
+        for (key, value) in properties {
+            check_property(draft, owner, key, value, lint)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_property(
+    draft: &Draft,
+    owner: Option<&str>,
+    key: &str,
+    value: &str,
+    lint: Lint,
+) -> Result<(), Error> {
+    let place = |title: &str, note: String| match &draft.text {
+        Some(text) => yaml::at_key(&draft.origin, text, owner, key, title, &note),
+        None => Error::new(
+            "RMQ-E103",
+            Exit::Spec,
+            format!("{}: {title} `{key}`", draft.origin),
+        )
+        .detail(note),
+    };
+    if let Some((_, instead)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
+        return Err(place("the topology decides", (*instead).to_owned()));
+    }
+    if value.is_empty() {
+        return Ok(());
+    }
+    if key == "brokerRole" && value == "SLAVE" {
+        return Err(place(
+            "cannot make a slave with",
+            "use --slaves N, or topology.slaves".to_owned(),
+        ));
+    }
+    match lint(key, value) {
+        Verdict::Good | Verdict::NoEffect => Ok(()),
+        Verdict::Unknown(near) => Err(place(
+            "unknown property",
+            near.map_or_else(
+                || "no property of a RocketMQ broker has a name like it".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            ),
+        )),
+        Verdict::Wrong(why) => Err(place("wrong value of", why)),
+    }
+}
+
+/// `deleteWhen` is hours of two digits; YAML and people drop the zero, and RocketMQ then compares `4` with `04`.
+fn padded(key: &str, value: &str) -> String {
+    if key != "deleteWhen" || value.is_empty() {
+        return value.to_owned();
+    }
+    let hours: Vec<String> = value
+        .split(';')
+        .map(|hour| format!("{:0>2}", hour.trim()))
+        .collect();
+    hours.join(";")
+}
+
+/// `KEY=VALUE` or `KEY=VALUE@NODE`, where NODE is a node or a broker name.
+fn parse_set(draft: &mut Draft, typed: &str) -> Result<(), Error> {
+    let Some((key, rest)) = typed.split_once('=') else {
+        return Err(
+            Error::new("RMQ-E104", Exit::Usage, format!("--set {typed}: no `=`"))
+                .hint("--set fileReservedTime=72")
+                .hint("--set fileReservedTime=72@rmqmaster1"),
+        );
+    };
+    // A value may hold an `@`; only what can be the name of a node or broker after the last one is a target.
+    let (value, target) = match rest.rsplit_once('@') {
+        Some((value, target))
+            if target.starts_with("rmq")
+                || target.starts_with("broker-")
+                || target.starts_with("master")
+                || target.starts_with("slave") =>
+        {
+            (value, Some(target))
+        }
+        _ => (rest, None),
+    };
+    let properties = match target {
+        None => &mut draft.properties,
+        Some(name) if name.starts_with("broker-") && !name.contains(':') => {
+            draft.brokers.entry(name.to_owned()).or_default()
+        }
+        Some(name) => {
+            let full = if name.starts_with("rmq") {
+                name.to_owned()
+            } else {
+                format!("rmq{name}")
+            };
+            &mut draft.nodes.entry(full).or_default().properties
+        }
+    };
+    properties.insert(key.trim().to_owned(), padded(key.trim(), value.trim()));
+    Ok(())
+}
+
+/// Bytes of `512m`, `1g`, `65536k` or a plain number.
+pub fn parse_memory(typed: &str) -> Result<u64, String> {
+    let lower = typed.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, shift) = match digits.char_indices().last() {
+        Some((at, 'k')) => (&digits[..at], 10),
+        Some((at, 'm')) => (&digits[..at], 20),
+        Some((at, 'g')) => (&digits[..at], 30),
+        _ => (digits, 0),
+    };
+    number
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .filter(|n| *n <= i64::MAX as u64)
+        .ok_or_else(|| format!("`{typed}` is not a size such as 512m, 1g or 268435456"))
+}
+
+/// `60s`, `2m`, `1h`, or seconds.
+pub fn parse_duration(typed: &str) -> Result<Duration, String> {
+    let lower = typed.trim().to_ascii_lowercase();
+    let (number, unit) = match lower.char_indices().last() {
+        Some((at, 's')) => (&lower[..at], 1),
+        Some((at, 'm')) => (&lower[..at], 60),
+        Some((at, 'h')) => (&lower[..at], 3600),
+        _ => (lower.as_str(), 1),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|seconds| *seconds <= 366 * 24 * 3600)
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("`{typed}` is not a time such as 60s, 2m or 1h"))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+}
+
+/// An error for a name that is none of `names`.
+pub fn unknown_name<'a>(
+    what: &str,
+    typed: &str,
+    names: impl IntoIterator<Item = &'a str> + Clone,
+) -> Error {
+    let list: Vec<&str> = names.clone().into_iter().collect();
+    let error = Error::new("RMQ-E111", Exit::Spec, format!("no {what} `{typed}`"))
+        .detail(format!("there are: {}", list.join(", ")));
+    match nearest(typed, names) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(_: &str, _: &str) -> Verdict {
+        Verdict::Good
+    }
+
+    fn flags(sets: &[&str]) -> Draft {
+        let mut draft = Draft {
+            origin: "the command line".into(),
+            ..Draft::default()
+        };
+        for set in sets {
+            parse_set(&mut draft, set).unwrap();
+        }
+        draft
+    }
+
+    #[test]
+    fn without_a_file_what_is_not_said_stays_as_it_is() {
+        let mut stored = ClusterSpec::defaults("rmq", Profile::Dev, "/x".into());
+        stored.masters = 2;
+        stored.memory = Some(1 << 30);
+        let said = Draft {
+            slaves: Some(3),
+            ..flags(&["fileReservedTime=72"])
+        };
+        let spec = resolve("rmq", Some(&stored), None, &said, "/y".into(), any).unwrap();
+        let mut want = stored;
+        want.slaves = 3;
+        want.properties
+            .insert("fileReservedTime".into(), "72".into());
+        assert_eq!(spec, want);
+    }
+
+    #[test]
+    fn set_takes_a_node_a_broker_or_all_and_an_empty_value_takes_back() {
+        let draft = flags(&[
+            "deleteWhen=4",
+            "fileReservedTime=1@rmqmaster1",
+            "maxMessageSize=9@broker-a",
+            "a=b@c",
+        ]);
+        assert_eq!(
+            draft.properties,
+            BTreeMap::from([
+                ("deleteWhen".into(), "04".into()),
+                ("a".into(), "b@c".into())
+            ])
+        );
+        assert_eq!(
+            draft.nodes["rmqmaster1"].properties["fileReservedTime"],
+            "1"
+        );
+        assert_eq!(draft.brokers["broker-a"]["maxMessageSize"], "9");
+        let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/x".into());
+        spec.apply(&draft);
+        spec.apply(&flags(&["deleteWhen=", "fileReservedTime=@rmqmaster1"]));
+        assert!(!spec.properties.contains_key("deleteWhen"));
+        assert!(spec.nodes.is_empty());
+    }
+
+    #[test]
+    fn a_property_that_the_topology_decides_is_refused_with_what_to_use() {
+        let error =
+            resolve("rmq", None, None, &flags(&["brokerId=7"]), "/x".into(), any).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error[RMQ-E103]: the command line: the topology decides `brokerId`\n  ids follow from the number of slaves\n"
+        );
+    }
+
+    #[test]
+    fn advertising_another_host_opens_the_ports_unless_bind_says_otherwise() {
+        let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/x".into());
+        spec.apply(&Draft {
+            advertise: Some("10.0.0.5".into()),
+            ..Draft::default()
+        });
+        assert_eq!(
+            (spec.bind.to_string(), spec.advertise.as_str()),
+            ("0.0.0.0".into(), "10.0.0.5")
+        );
+        spec.apply(&Draft {
+            bind: "10.0.0.5".parse().ok(),
+            ..Draft::default()
+        });
+        assert_eq!(spec.bind.to_string(), "10.0.0.5");
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_as_people_write_them() {
+        assert_eq!(parse_memory("512m"), Ok(512 << 20));
+        assert_eq!(parse_memory("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_memory("65536"), Ok(65536));
+        assert!(
+            parse_memory("-1").is_err()
+                && parse_memory("m").is_err()
+                && parse_memory("99999999999g").is_err()
+        );
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn a_spec_survives_its_json() {
+        let mut spec = ClusterSpec::defaults("ci42", Profile::Prod, "/x".into());
+        spec.cpus = Some(1.5);
+        spec.apply(&flags(&["fileReservedTime=1@rmqmaster1"]));
+        assert_eq!(ClusterSpec::from_json(&spec.to_json()), Ok(spec));
+    }
+}

@@ -1,0 +1,466 @@
+//! cluster.yaml: the only file that knows the YAML library. Unknown keys are errors with their place and the nearest key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Visitor};
+
+use super::{Draft, Mode, NodeSpec, Profile, Properties, padded, parse_duration, parse_memory};
+use crate::error::{Error, Exit, nearest};
+
+/// A file larger than this is not a cluster; the parser never sees it.
+const SIZE_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct File {
+    version: Option<u32>,
+    name: Option<String>,
+    profile: Option<Profile>,
+    topology: Topology,
+    replication: Option<Mode>,
+    flush: Option<Mode>,
+    network: Network,
+    expose: Expose,
+    engine: Engine,
+    properties: BTreeMap<String, Value>,
+    nodes: BTreeMap<String, Node>,
+    brokers: BTreeMap<String, Broker>,
+    wait: Wait,
+    labels: BTreeMap<String, Value>,
+    conf_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Topology {
+    namesrvs: Option<u32>,
+    masters: Option<u32>,
+    slaves: Option<u32>,
+    slaves_per_master: Option<u32>,
+    console: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Network {
+    name: Option<String>,
+    subnet: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Expose {
+    bind: Option<IpAddr>,
+    advertise: Option<String>,
+    port_offset: Option<u16>,
+    console: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Engine {
+    memory: Option<Value>,
+    cpus: Option<f64>,
+    stop_timeout: Option<Value>,
+    env: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Node {
+    properties: BTreeMap<String, Value>,
+    memory: Option<Value>,
+    cpus: Option<f64>,
+    ports: Ports,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Ports {
+    main: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Broker {
+    properties: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Wait {
+    timeout: Option<Value>,
+}
+
+/// A scalar as text: people write `72`, `true` and `04` without quotes.
+#[derive(Clone, Debug)]
+struct Value(String);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Scalar;
+        impl Visitor<'_> for Scalar {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number, true or false")
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+                Ok(Value(v.to_string()))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+                Ok(Value(v.to_string()))
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+                Ok(Value(v.to_string()))
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+                Ok(Value(v.to_string()))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+                Ok(Value(v.to_owned()))
+            }
+        }
+        from.deserialize_any(Scalar)
+    }
+}
+
+/// Reads a cluster file; `-` is standard input. Paths in it are relative to it.
+pub fn load(path: &Path, cwd: &Path) -> Result<Draft, Error> {
+    let unreadable = |reason: std::io::Error| {
+        Error::new(
+            "RMQ-E101",
+            Exit::Spec,
+            format!("cannot read {}", path.display()),
+        )
+        .detail(reason.to_string())
+        .hint("rmqctl init   (writes a starter cluster.yaml)")
+    };
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .take(SIZE_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(unreadable)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        file.take(SIZE_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(unreadable)?;
+    }
+    let shown = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    if text.len() as u64 > SIZE_MAX {
+        return Err(Error::new(
+            "RMQ-E101",
+            Exit::Spec,
+            format!("{shown} is larger than {SIZE_MAX} bytes"),
+        ));
+    }
+    let dir = cwd
+        .join(path)
+        .parent()
+        .map_or_else(|| cwd.to_owned(), Path::to_owned);
+    draft(&shown, &text, &dir)
+}
+
+/// What a cluster file says. `dir` is where its relative paths start.
+pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
+    // An empty file says nothing, which is allowed; the library reads it as null, which is no map.
+    let blank = text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    let file: File = if blank {
+        File::default()
+    } else {
+        from_str(origin, text)?
+    };
+    if let Some(version) = file.version.filter(|version| *version != 1) {
+        return Err(at_key(
+            origin,
+            text,
+            None,
+            "version",
+            &format!("version {version} of"),
+            "this rmqctl reads version 1",
+        ));
+    }
+    let memory = |value: Option<Value>| match value {
+        Some(Value(typed)) => parse_memory(&typed)
+            .map(Some)
+            .map_err(|why| at_key(origin, text, None, "memory", "wrong value of", &why)),
+        None => Ok(None),
+    };
+    let duration = |value: Option<Value>, key: &str| match value {
+        Some(Value(typed)) => parse_duration(&typed)
+            .map(Some)
+            .map_err(|why| at_key(origin, text, None, key, "wrong value of", &why)),
+        None => Ok(None),
+    };
+    let mut nodes = BTreeMap::new();
+    for (name, node) in file.nodes {
+        let spec = NodeSpec {
+            properties: properties(node.properties),
+            memory: memory(node.memory)?,
+            cpus: node.cpus,
+            main_port: node.ports.main,
+        };
+        nodes.insert(name, spec);
+    }
+    Ok(Draft {
+        origin: origin.to_owned(),
+        text: Some(text.to_owned()),
+        name: file.name,
+        profile: file.profile,
+        namesrvs: file.topology.namesrvs,
+        masters: file.topology.masters,
+        slaves: file.topology.slaves,
+        slaves_per_master: file.topology.slaves_per_master,
+        console: file.topology.console,
+        replication: file.replication,
+        flush: file.flush,
+        network: file.network.name,
+        subnet: file.network.subnet,
+        bind: file.expose.bind,
+        advertise: file.expose.advertise,
+        port_offset: file.expose.port_offset,
+        console_port: file.expose.console,
+        memory: memory(file.engine.memory)?,
+        cpus: file.engine.cpus,
+        stop_timeout: duration(file.engine.stop_timeout, "stopTimeout")?,
+        env: texts(file.engine.env),
+        properties: properties(file.properties),
+        nodes,
+        brokers: file
+            .brokers
+            .into_iter()
+            .map(|(name, b)| (name, properties(b.properties)))
+            .collect(),
+        labels: texts(file.labels),
+        conf_dir: file.conf_dir.map(|path| dir.join(path)),
+        wait_timeout: duration(file.wait.timeout, "timeout")?,
+    })
+}
+
+fn texts(values: BTreeMap<String, Value>) -> BTreeMap<String, String> {
+    values
+        .into_iter()
+        .map(|(key, Value(text))| (key, text))
+        .collect()
+}
+
+fn properties(values: BTreeMap<String, Value>) -> Properties {
+    values
+        .into_iter()
+        .map(|(key, Value(text))| {
+            let text = padded(&key, &text);
+            (key, text)
+        })
+        .collect()
+}
+
+/// Parses YAML text; the error shows its line.
+fn from_str<T: DeserializeOwned>(origin: &str, text: &str) -> Result<T, Error> {
+    serde_yaml::from_str(text).map_err(|reason| explain(origin, text, &reason))
+}
+
+/// YAML of a value, for `-o yaml`.
+pub fn to_string<T: serde::Serialize>(value: &T) -> String {
+    serde_yaml::to_string(value).expect("our outputs have string keys and finite numbers only")
+}
+
+fn explain(origin: &str, text: &str, reason: &serde_yaml::Error) -> Error {
+    let message = reason.to_string();
+    let (line, column) = reason
+        .location()
+        .map_or((1, 1), |at| (at.line(), at.column()));
+    // "topology: unknown field `slavez`, expected one of `masters`, `slaves` at line 3 column 3"
+    let said = message.split(" at line ").next().unwrap_or(&message);
+    let mut quoted = said.split('`').skip(1).step_by(2);
+    if let (true, Some(key)) = (said.contains("unknown field"), quoted.next()) {
+        let known: Vec<&str> = quoted.collect();
+        let note = match nearest(key, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        // The library points at the mapping or at the key, by its version; the key's own line is what helps.
+        let line = (line.saturating_sub(1)..text.lines().count())
+            .find(|n| key_of(text.lines().nth(*n).unwrap_or_default()) == Some(key))
+            .map_or(line, |n| n + 1);
+        return pointing(
+            origin,
+            text,
+            line,
+            key,
+            &format!("unknown key \"{key}\""),
+            &note,
+        );
+    }
+    let excerpt = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let error = Error::new(
+        "RMQ-E102",
+        Exit::Spec,
+        format!("{origin}:{line}:{column}  {said}"),
+    );
+    if excerpt.trim().is_empty() {
+        error
+    } else {
+        error.detail(format!("{line:>4} | {excerpt}"))
+    }
+}
+
+/// An error at `key` of the file, inside the section `owner` if there is one.
+pub fn at_key(
+    origin: &str,
+    text: &str,
+    owner: Option<&str>,
+    key: &str,
+    title: &str,
+    note: &str,
+) -> Error {
+    let from = owner
+        .and_then(|owner| {
+            text.lines()
+                .position(|line| key_of(line) == Some(owner) || line.contains(owner))
+        })
+        .unwrap_or(0);
+    let found = text
+        .lines()
+        .enumerate()
+        .skip(from)
+        .find(|(_, line)| key_of(line) == Some(key) || line.contains(&format!("{key}:")))
+        .map_or(1, |(n, _)| n + 1);
+    pointing(
+        origin,
+        text,
+        found,
+        key,
+        &format!("{title} \"{key}\""),
+        note,
+    )
+}
+
+/// The key that a line of block style gives.
+fn key_of(line: &str) -> Option<&str> {
+    let line = line.trim_start().trim_start_matches("- ");
+    line.split_once(':')
+        .map(|(key, _)| key.trim().trim_matches(['"', '\'']))
+}
+
+fn pointing(origin: &str, text: &str, line: usize, key: &str, title: &str, note: &str) -> Error {
+    let excerpt = text.lines().nth(line - 1).unwrap_or_default();
+    let column = excerpt
+        .find(key)
+        .map_or(1, |at| excerpt[..at].chars().count() + 1);
+    let mut error = Error::new(
+        "RMQ-E102",
+        Exit::Spec,
+        format!("{origin}:{line}:{column}  {title}"),
+    );
+    if line > 1 {
+        let before = text.lines().nth(line - 2).unwrap_or_default();
+        error = error.detail(format!("{:>4} | {before}", line - 1));
+    }
+    error
+        .detail(format!("{line:>4} | {excerpt}"))
+        .detail(format!(
+            "     | {}{} {note}",
+            " ".repeat(column - 1),
+            "^".repeat(key.chars().count())
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(text: &str, want: &str) {
+        let error = draft("cluster.yaml", text, Path::new("/x")).unwrap_err();
+        assert_eq!(error.to_string(), want);
+    }
+
+    #[test]
+    fn the_documented_file_is_read_whole() {
+        let text = include_str!("../../templates/cluster.yaml");
+        let said = draft("cluster.yaml", text, Path::new("/x")).unwrap();
+        assert_eq!(
+            (said.masters, said.slaves, said.console),
+            (Some(2), Some(2), Some(true))
+        );
+        assert_eq!(said.properties["deleteWhen"], "04");
+    }
+
+    #[test]
+    fn a_leading_zero_survives_with_and_without_quotes_and_comes_back_when_it_was_dropped() {
+        for hour in ["04", "\"04\"", "4"] {
+            let said = draft(
+                "c",
+                &format!("properties:\n  deleteWhen: {hour}\n"),
+                Path::new("/x"),
+            )
+            .unwrap();
+            assert_eq!(said.properties["deleteWhen"], "04", "written as {hour}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_in_its_line_with_the_nearest_one() {
+        check_error(
+            "name: rmq\ntopology:\n  masters: 2\n  slavez: 2\n",
+            "error[RMQ-E102]: cluster.yaml:4:3  unknown key \"slavez\"\n     3 |   masters: 2\n     4 |   slavez: 2\n       \
+             |   ^^^^^^ did you mean `slaves`?\n",
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_like_no_other_lists_those_that_are_known() {
+        check_error(
+            "wait: {until: ready}\n",
+            "error[RMQ-E102]: cluster.yaml:1:8  unknown key \"until\"\n     1 | wait: {until: ready}\n       \
+             |        ^^^^^ known here: timeout\n",
+        );
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_kind_is_shown_in_its_line() {
+        check_error(
+            "topology:\n  masters: two\n",
+            "error[RMQ-E102]: cluster.yaml:2:12  topology.masters: invalid type: string \"two\", expected u32\n     \
+             2 |   masters: two\n",
+        );
+        check_error(
+            "engine: {memory: lots}\n",
+            "error[RMQ-E102]: cluster.yaml:1:10  wrong value of \"memory\"\n     1 | engine: {memory: lots}\n       \
+             |          ^^^^^^ `lots` is not a size such as 512m, 1g or 268435456\n",
+        );
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        let said = draft("c", "# nothing\n\n", Path::new("/x")).unwrap();
+        assert_eq!(
+            Draft {
+                text: None,
+                origin: String::new(),
+                ..said
+            },
+            Draft::default()
+        );
+    }
+
+    #[test]
+    fn a_version_of_the_future_is_refused() {
+        check_error(
+            "version: 2\n",
+            "error[RMQ-E102]: cluster.yaml:1:1  version 2 of \"version\"\n     1 | version: 2\n       \
+             | ^^^^^^^ this rmqctl reads version 1\n",
+        );
+    }
+}

@@ -1,0 +1,285 @@
+//! Tables, progress, JSON: the only writer to the terminal. Results go to standard output, all else to standard error.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::error::Error;
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// Live lines on a terminal, plain ones elsewhere.
+    #[default]
+    Auto,
+    /// Live lines.
+    Tty,
+    /// One line a thing, when it is done.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+/// Form of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For people with wide terminals.
+    Wide,
+    /// Stable, for programs.
+    Json,
+    /// The same in YAML.
+    Yaml,
+    /// Names only, one a line.
+    Name,
+}
+
+/// The terminal.
+#[derive(Debug)]
+pub struct Ui {
+    progress: ProgressMode,
+    live: MultiProgress,
+    bars: Mutex<BTreeMap<String, ProgressBar>>,
+}
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const ODD: Style = AnsiColor::Yellow.on_default();
+
+impl Ui {
+    /// Sets colours for the whole process; `quiet` leaves results and errors only.
+    pub fn new(color: Color, progress: ProgressMode, quiet: bool) -> Self {
+        match color {
+            // `anstream` itself looks at NO_COLOR, CLICOLOR and whether it writes to a terminal.
+            Color::Auto => {}
+            Color::Always => anstream::ColorChoice::Always.write_global(),
+            Color::Never => anstream::ColorChoice::Never.write_global(),
+        }
+        let progress = match progress {
+            _ if quiet => ProgressMode::None,
+            ProgressMode::Auto if std::io::stderr().is_terminal() => ProgressMode::Tty,
+            ProgressMode::Auto => ProgressMode::Plain,
+            chosen => chosen,
+        };
+        Self {
+            progress,
+            live: MultiProgress::new(),
+            bars: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// A result's text, as it is.
+    pub fn out(&self, text: &str) {
+        let mut out = anstream::stdout().lock();
+        // A reader that has seen enough closes the pipe; that is no fault of ours.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// A result as JSON or YAML.
+    pub fn value<T: serde::Serialize>(&self, value: &T, format: Format) {
+        match format {
+            Format::Yaml => self.out(&crate::spec::yaml::to_string(value)),
+            _ => self.out(&format!(
+                "{}\n",
+                serde_json::to_string_pretty(value)
+                    .expect("our outputs have string keys and finite numbers only")
+            )),
+        }
+    }
+
+    /// A sentence beside the result.
+    pub fn note(&self, text: &str) {
+        if self.progress != ProgressMode::None {
+            self.err(text);
+        }
+    }
+
+    /// A warning; it is shown under `--quiet` too.
+    pub fn warn(&self, text: &str) {
+        self.err(&format!("{ODD}!{ODD:#} {text}"));
+    }
+
+    /// The end of a command that failed.
+    pub fn error(&self, error: &Error, json: bool) {
+        self.clear();
+        if json {
+            self.value(&serde_json::json!({ "error": error }), Format::Json);
+            return;
+        }
+        let text = error.to_string();
+        let body = text.strip_prefix("error").unwrap_or(&text);
+        self.err(format!("{BAD}error{BAD:#}{body}").trim_end());
+    }
+
+    fn err(&self, text: &str) {
+        self.live.suspend(|| {
+            let _ = writeln!(anstream::stderr().lock(), "{text}");
+        });
+    }
+
+    /// Something is being done to `what`.
+    pub fn doing(&self, what: &str, doing: &str) {
+        if self.progress != ProgressMode::Tty {
+            return;
+        }
+        let mut bars = self
+            .bars
+            .lock()
+            .expect("no thread panics while it holds the bars");
+        let bar = bars.entry(what.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template(" {spinner} {prefix:<16} {msg}")
+                .expect("the template is constant and valid");
+            let bar = self.live.add(
+                ProgressBar::new_spinner()
+                    .with_style(style)
+                    .with_prefix(what.to_owned()),
+            );
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        bar.set_message(doing.to_owned());
+    }
+
+    /// `what` is done.
+    pub fn done(&self, what: &str, how: &str) {
+        self.clear_one(what);
+        self.note(format!(" {GOOD}✔{GOOD:#} {what:<16} {how}").trim_end());
+    }
+
+    fn clear_one(&self, what: &str) {
+        let mut bars = self
+            .bars
+            .lock()
+            .expect("no thread panics while it holds the bars");
+        if let Some(bar) = bars.remove(what) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Takes all live lines away.
+    pub fn clear(&self) {
+        let mut bars = self
+            .bars
+            .lock()
+            .expect("no thread panics while it holds the bars");
+        for (_, bar) in std::mem::take(&mut *bars) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Clears the screen before a repeated result.
+    pub fn home(&self) {
+        if std::io::stdout().is_terminal() {
+            self.out("\x1b[H\x1b[2J");
+        }
+    }
+}
+
+/// A table without borders. `good` says of a cell whether it is to be green or red. Nothing is cut or wrapped: a program may
+/// read it, and a terminal wraps it by itself.
+pub fn table(
+    header: &[&str],
+    rows: &[Vec<String>],
+    good: impl Fn(usize, &str) -> Option<bool>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    // `anstream` takes the colours out again where they are not wanted.
+    table.enforce_styling();
+    for row in rows {
+        table.add_row(
+            row.iter()
+                .enumerate()
+                .map(|(column, cell)| match good(column, cell) {
+                    Some(true) => Cell::new(cell).fg(comfy_table::Color::Green),
+                    Some(false) => Cell::new(cell).fg(comfy_table::Color::Red),
+                    None => Cell::new(cell),
+                }),
+        );
+    }
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// `2m`, `3h 5m`, `4d 2h`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+/// `0 B`, `18.2 MiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut scaled = count as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit < UNITS.len() - 1 {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if scaled >= 100.0 {
+        format!("{scaled:.0} {}", UNITS[unit])
+    } else {
+        format!("{scaled:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells() {
+        assert_eq!(
+            table(
+                &["NODE", "UP"],
+                &[
+                    vec!["rmqmaster1".into(), "2m".into()],
+                    vec!["x".into(), "-".into()]
+                ],
+                |_, _| None
+            ),
+            " NODE        UP\n rmqmaster1  2m\n x           -\n"
+        );
+    }
+
+    #[test]
+    fn sizes_and_spans_are_short() {
+        assert_eq!(
+            [bytes(0), bytes(19_083_264), bytes(1 << 30)],
+            ["0 B", "18.2 MiB", "1.0 GiB"]
+        );
+        assert_eq!(
+            [span(4), span(125), span(11_100), span(356_400)],
+            ["4s", "2m", "3h 5m", "4d 3h"]
+        );
+    }
+}
