@@ -62,7 +62,9 @@ impl RecordBatch {
                 // The properties are a record's last field.
                 let begin = len - record.properties.len();
                 let places = lmq::places(record.properties).into_iter();
-                places.map(|(queue, at)| (queue.into(), begin + at)).collect()
+                places
+                    .map(|(queue, at)| (queue.into(), begin + at))
+                    .collect()
             } else {
                 Vec::new()
             },

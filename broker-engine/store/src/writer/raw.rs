@@ -1,8 +1,8 @@
 //! Records that come with their offsets: a master's bytes, and those that recovery reads.
 
 use super::{Arrival, BLOCK, Key, Writer};
-use crate::dispatch;
 use crate::disk;
+use crate::dispatch;
 use crate::error::StoreError;
 use crate::lmq;
 use crate::reader::QueueEntry;
