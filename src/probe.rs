@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use rocketmq_protocol::{Command, ExtFields, Frame, json};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::client::{Peer, join, words};
 use crate::topology::{BrokerId, Desired, Node, Role};
 
 /// How dialling one address went.
@@ -24,11 +23,10 @@ pub struct Dial {
     pub fault: Option<String>,
 }
 
-/// Request and response codes used here (`apache/rocketmq: remoting/.../protocol/{RequestCode,ResponseCode}.java`).
+/// Request codes used here (`apache/rocketmq: remoting/.../protocol/RequestCode.java`).
 const GET_BROKER_RUNTIME_INFO: i32 = 28;
 const GET_BROKER_CLUSTER_INFO: i32 = 106;
 const GET_BROKER_HA_STATUS: i32 = 907;
-const SUCCESS: i32 = 0;
 
 /// How long a [`dial`] may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -249,79 +247,6 @@ fn main_port(node: &Node) -> Option<u16> {
         .iter()
         .find(|p| matches!(p.purpose, "main" | "namesrv" | "console"))
         .and_then(|p| p.host)
-}
-
-/// `host:port`, with an IPv6 address in brackets.
-fn join(host: &str, port: u16) -> String {
-    match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
-
-/// A connection to a name server or broker for a few questions.
-struct Peer {
-    stream: TcpStream,
-    buffer: BytesMut,
-    opaque: i32,
-}
-
-impl Peer {
-    async fn connect(address: &str) -> Result<Peer, String> {
-        let stream = TcpStream::connect(address).await.map_err(|e| words(&e))?;
-        stream.set_nodelay(true).map_err(|e| words(&e))?;
-        Ok(Peer {
-            stream,
-            buffer: BytesMut::new(),
-            opaque: 0,
-        })
-    }
-
-    /// Asks a question without header fields and reads the JSON body of a successful answer.
-    async fn ask<T: serde::de::DeserializeOwned>(&mut self, code: i32) -> Result<T, String> {
-        let answer = self.call(Command::request(code, ExtFields::new())).await?;
-        if answer.code != SUCCESS {
-            let remark = answer.remark.unwrap_or_default();
-            return Err(format!(
-                "request {code} was answered with code {}: {remark}",
-                answer.code
-            ));
-        }
-        json::from_slice(&answer.body)
-            .map_err(|e| format!("the answer to request {code} does not parse: {e}"))
-    }
-
-    async fn call(&mut self, mut request: Command) -> Result<Command, String> {
-        self.opaque += 1;
-        request.opaque = self.opaque;
-        let mut out = BytesMut::new();
-        request.encode(&mut out);
-        self.stream.write_all(&out).await.map_err(|e| words(&e))?;
-        loop {
-            while let Some(frame) = Frame::cut(&mut self.buffer).map_err(|e| e.to_string())? {
-                let answer = frame.decode().map_err(|e| e.to_string())?;
-                if answer.is_response() && answer.opaque == self.opaque {
-                    return Ok(answer);
-                }
-            }
-            let read = self.stream.read_buf(&mut self.buffer).await;
-            if read.map_err(|e| words(&e))? == 0 {
-                // A published port of a container whose engine does not listen yet: Docker's proxy accepts, then closes.
-                return Err("the connection was closed before an answer came".into());
-            }
-        }
-    }
-}
-
-/// An error of the system in few words: `connection refused`.
-fn words(error: &std::io::Error) -> String {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::ConnectionRefused => "connection refused".into(),
-        ErrorKind::ConnectionReset => "connection reset".into(),
-        ErrorKind::TimedOut => "timed out".into(),
-        _ => error.to_string(),
-    }
 }
 
 /// GETs the first page and wants a 200.

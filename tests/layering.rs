@@ -152,9 +152,15 @@ const ROOMS: &[Room] = &[
         never: &[],
     },
     Room {
-        path: "src/probe",
-        modules: Some(&["error", "topology"]),
+        path: "src/client",
+        modules: Some(&["error"]),
         crates: &["rocketmq_protocol"],
+        never: NO_DAEMON,
+    },
+    Room {
+        path: "src/probe",
+        modules: Some(&["client", "error", "topology"]),
+        crates: &[],
         never: NO_DAEMON,
     },
     // Readiness, the lock and Ctrl-C: small rooms beside the commands that use them.
