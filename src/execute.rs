@@ -132,6 +132,7 @@ impl From<RuntimeError> for Error {
             RuntimeError::NoDaemon { .. } => ("RMQ-E002", Exit::Daemon),
             RuntimeError::TooOld { .. } => ("RMQ-E003", Exit::Daemon),
             RuntimeError::Image { .. } => ("RMQ-E004", Exit::Failed),
+            RuntimeError::Unsupported { .. } => ("RMQ-E005", Exit::Usage),
             RuntimeError::NotOurs { .. } => ("RMQ-E014", Exit::Conflict),
             RuntimeError::Failed { .. } => ("RMQ-E001", Exit::Failed),
         };

@@ -1,6 +1,7 @@
 //! One file a command: its arguments and its function side by side. What several share is here: global flags, the
 //! runtime, and how a cluster that runs is found again.
 
+mod chaos;
 mod config;
 mod down;
 mod engine;
@@ -102,6 +103,7 @@ enum Command {
     Env(env::Env),
     Logs(logs::Logs),
     Config(config::Config),
+    Chaos(chaos::Chaos),
     Init(init::Init),
     Version(init::Version),
     #[command(hide = true)]
@@ -184,6 +186,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Env(args) => env::env(args, &session).await,
         Command::Logs(args) => logs::logs(args, &session).await,
         Command::Config(args) => config::config(args, &session).await,
+        Command::Chaos(args) => chaos::chaos(args, &session).await,
         Command::Init(args) => init::init(args, &session),
         Command::Version(args) => Ok(init::version(args, &session)),
         Command::Engine(_) => unreachable!("it was taken above, before signals are listened to"),

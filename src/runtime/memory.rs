@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use super::{Boxed, NodeEnd, Runtime, RuntimeError};
+use super::{Boxed, Disturbance, NodeEnd, Runtime, RuntimeError};
 use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -226,6 +226,33 @@ impl Runtime for Memory {
                 Some(end) => Ok(end),
                 None => std::future::pending().await,
             }
+        })
+    }
+
+    fn disturb<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        container: &'a str,
+        how: Disturbance,
+    ) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            let mut world = self.lock();
+            let node = world
+                .nodes
+                .get_mut(container)
+                .ok_or_else(|| RuntimeError::failed(how.word(), container, "no such node"))?;
+            match how {
+                Disturbance::Crash => node.restarts += 1,
+                Disturbance::Kill => {
+                    node.state = NodeState::Exited(Some(137));
+                    node.started_at = None;
+                }
+                Disturbance::Pause => node.state = NodeState::Paused,
+                Disturbance::Unpause => node.state = NodeState::Running,
+                // Nothing is dialled here, so nothing tells an isolated node from another.
+                Disturbance::Isolate | Disturbance::Rejoin => {}
+            }
+            Ok(())
         })
     }
 

@@ -7,6 +7,7 @@ pub mod docker;
 pub mod image;
 #[cfg(test)]
 pub mod memory;
+mod pid;
 pub mod ports;
 pub mod process;
 
@@ -76,12 +77,49 @@ pub trait Runtime: Send + Sync {
     /// Resolves when the first node of the cluster ends, also when it ended after `since` and before this call. For a
     /// readiness loop to race against; it never resolves while all live, so give it a deadline.
     fn first_end<'a>(&'a self, desired: &'a Desired, since: SystemTime) -> Boxed<'a, NodeEnd>;
+    /// Hurts a running node, or ends what an earlier call did; each may be repeated. Another cluster's node is an error.
+    fn disturb<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        how: Disturbance,
+    ) -> Boxed<'a, ()>;
     /// Opens a TCP connection to each `host:port` from where `container` runs: what a program beside it would meet.
     fn dial_inside<'a>(
         &'a self,
         container: &'a str,
         addresses: &'a [String],
     ) -> Boxed<'a, Vec<Dial>>;
+}
+
+/// What is done to a node to see how the cluster and its clients bear it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Its process dies as by SIGKILL; what restarts nodes after a crash brings it back.
+    Crash,
+    /// The same, and it stays down until it is started (`Action::StartNode`).
+    Kill,
+    /// It stands still with its connections open, as a machine that hangs.
+    Pause,
+    /// It goes on after a pause.
+    Unpause,
+    /// Nobody reaches it and it reaches nobody, while it runs.
+    Isolate,
+    /// It is reached again.
+    Rejoin,
+}
+
+impl Disturbance {
+    /// The verb of an error message.
+    fn word(self) -> &'static str {
+        match self {
+            Disturbance::Crash | Disturbance::Kill => "kill",
+            Disturbance::Pause => "pause",
+            Disturbance::Unpause => "unpause",
+            Disturbance::Isolate => "isolate",
+            Disturbance::Rejoin => "rejoin",
+        }
+    }
 }
 
 /// A node that ended.
@@ -146,6 +184,18 @@ pub enum RuntimeError {
         /// Whose it is.
         holder: String,
     },
+    /// This kind of runtime has nothing to do it with (RMQ-E005).
+    #[error("the {runtime} runtime cannot {what}: {reason}")]
+    Unsupported {
+        /// `isolate rmqmaster1`.
+        what: String,
+        /// `docker` or `process`.
+        runtime: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What comes nearest.
+        hint: &'static str,
+    },
     /// Anything else: what was done, on what, and what came back.
     #[error("{action} {object}: {reason}")]
     Failed {
@@ -186,6 +236,7 @@ impl RuntimeError {
             {
                 Some("something took the port meanwhile: run the command again to see who, or use --port-offset N".into())
             }
+            RuntimeError::Unsupported { hint, .. } => Some((*hint).into()),
             RuntimeError::Failed { .. } => None,
         }
     }

@@ -5,6 +5,7 @@
 //! is no state file.
 
 mod connect;
+mod disturb;
 mod log;
 mod node;
 mod observe;
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::image::{Engine, hex};
-use super::{Boxed, NodeEnd, Runtime, RuntimeError, created_by, label};
+use super::{Boxed, Disturbance, NodeEnd, Runtime, RuntimeError, created_by, label};
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -476,6 +477,15 @@ impl Runtime for Docker {
 
     fn first_end<'a>(&'a self, desired: &'a Desired, since: SystemTime) -> Boxed<'a, NodeEnd> {
         Box::pin(self.first_end_of(desired, since))
+    }
+
+    fn disturb<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        how: Disturbance,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.disturb_node(desired, container, how))
     }
 
     fn dial_inside<'a>(

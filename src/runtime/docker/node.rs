@@ -202,7 +202,7 @@ impl Docker {
     }
 
     /// State of the container if it is this cluster's, `None` when there is none; another's of the name is an error.
-    async fn own_container(
+    pub(super) async fn own_container(
         &self,
         desired: &Desired,
         container: &str,
@@ -233,6 +233,15 @@ fn whole_seconds(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
 }
 
+/// How a node stands in its network: by its bare name and its aliases.
+pub(super) fn endpoint(node: &Node) -> api::EndpointSettings {
+    let names = std::iter::once(&node.name).chain(&node.aliases);
+    api::EndpointSettings {
+        aliases: Some(names.cloned().collect()),
+        ..Default::default()
+    }
+}
+
 /// What a node's container is made of.
 fn container_body(
     desired: &Desired,
@@ -250,14 +259,6 @@ fn container_body(
             (format!("{}/tcp", port.container), Some(vec![binding]))
         })
         .collect();
-    let aliases = std::iter::once(&node.name)
-        .chain(&node.aliases)
-        .cloned()
-        .collect();
-    let endpoint = api::EndpointSettings {
-        aliases: Some(aliases),
-        ..Default::default()
-    };
     api::ContainerCreateBody {
         image: Some(image),
         cmd: Some(node.command.clone()),
@@ -274,7 +275,7 @@ fn container_body(
         stop_timeout: Some(i64::from(whole_seconds(desired.stop_timeout))),
         host_config: Some(host_config(desired, node, bindings, &labels)),
         networking_config: Some(api::NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(desired.network.clone(), endpoint)])),
+            endpoints_config: Some(HashMap::from([(desired.network.clone(), endpoint(node))])),
         }),
         ..Default::default()
     }

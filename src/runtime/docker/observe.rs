@@ -192,9 +192,14 @@ impl Docker {
             .await)
     }
 
-    /// Reads the engine's own /proc entry, where the daemon is on this host and not in a virtual machine on it. The stats call
+    /// Reads the engine's own /proc entry, where it can be seen. The stats call
     /// takes a whole second, as older daemons wait for their next sample.
     async fn memory_seen_from_here(&self, name: &str) -> Option<u64> {
+        proc_memory(self.pid_seen_from_here(name).await?)
+    }
+
+    /// The container's first process, where the daemon is on this host and not in a virtual machine on it.
+    pub(super) async fn pid_seen_from_here(&self, name: &str) -> Option<u32> {
         if !self.local {
             return None;
         }
@@ -207,10 +212,7 @@ impl Docker {
             .filter(|pid| *pid > 0)?;
         // The pid is the daemon's; it means this process only if the process is in the container's control group.
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        groups
-            .contains(&inspect.id?)
-            .then(|| proc_memory(pid))
-            .flatten()
+        groups.contains(&inspect.id?).then_some(pid)
     }
 
     async fn memory_by_stats(&self, name: &str) -> Option<u64> {

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::RuntimeError;
-use super::pid::Process;
+use super::super::pid::Process;
 
 /// What a node is, as it was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::sync::mpsc::Sender;
 
-use super::pid::Handle;
+use super::super::pid::Handle;
 use super::watch::Watch;
 
 /// How far back a tail is looked for; the supervisor cuts logs at 10 MiB.
@@ -98,7 +98,7 @@ fn new_lines(path: &Path, at: &mut u64) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::process::pid::Process;
+    use crate::runtime::pid::Process;
     use std::io::Write;
 
     #[test]

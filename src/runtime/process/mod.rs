@@ -5,8 +5,8 @@
 //! and are not enforced here.
 
 mod dir;
+mod disturb;
 mod log;
-mod pid;
 mod supervisor;
 mod watch;
 
@@ -22,10 +22,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::OnceCell;
 
 use self::dir::{LastEnd, NodeDir, NodeFile, StateDir};
-use self::pid::Process;
 use self::watch::Watch;
 use super::image::Engine;
-use super::{Boxed, NodeEnd, Runtime, RuntimeError, created_by, label, ports, role_word};
+use super::pid::Process;
+use super::{
+    Boxed, Disturbance, NodeEnd, Runtime, RuntimeError, created_by, label, ports, role_word,
+};
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
 use crate::topology::{Desired, Node, Site};
@@ -276,7 +278,9 @@ impl Processes {
             .run()
             .map_err(|e| RuntimeError::failed("start", container, e))?;
         if run.as_ref().is_some_and(|run| run.supervisor.lives()) {
-            return Ok(());
+            return self
+                .disturb_node(desired, container, Disturbance::Unpause)
+                .await;
         }
         if run.and_then(|run| run.child).is_some_and(Process::lives) {
             // Its supervisor was killed: it would not come back by itself, and two engines must not have one store.
@@ -497,6 +501,15 @@ impl Runtime for Processes {
         Box::pin(self.first_end_of(desired, since))
     }
 
+    fn disturb<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        how: Disturbance,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.disturb_node(desired, container, how))
+    }
+
     fn dial_inside<'a>(
         &'a self,
         _container: &'a str,
@@ -535,6 +548,7 @@ fn observed_node(dir: &NodeDir, node: NodeFile) -> std::io::Result<ObservedNode>
     let supervised = run.as_ref().is_some_and(|run| run.supervisor.lives());
     let child = run.as_ref().and_then(|run| run.child).filter(|c| c.lives());
     let state = match (child, supervised) {
+        (Some(child), _) if child.stands_still() => NodeState::Paused,
         (Some(_), _) => NodeState::Running,
         (None, true) => NodeState::Restarting,
         (None, false) => NodeState::Exited(

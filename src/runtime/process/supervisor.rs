@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Received, SignalKind, signal};
 
 use super::super::RuntimeError;
+use super::super::pid::Process;
 use super::dir::{LastEnd, NodeDir, NodeFile, RunFile};
-use super::pid::Process;
 
 /// What `supervise` prints once the node runs.
 pub const STARTED: &str = "ok";
@@ -129,8 +129,9 @@ async fn watch(dir: &NodeDir, child: &mut Child, term: &mut Received) -> bool {
 async fn stop(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     let process = child.id().and_then(Process::of);
     if let Some(handle) = process.and_then(Process::open) {
-        // What cannot be signalled is killed below, through the child itself.
+        // What cannot be signalled is killed below, through the child itself. A paused node is woken to see the signal.
         let _ = handle.signal(rustix::process::Signal::TERM);
+        let _ = handle.signal(rustix::process::Signal::CONT);
     }
     match tokio::time::timeout(patience, child.wait()).await {
         Ok(status) => status.ok(),
@@ -178,8 +179,13 @@ fn end_of(status: Option<ExitStatus>) -> LastEnd {
     let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|n| 128 + n)));
     LastEnd {
         code: code.map_or(-1, i64::from),
-        at_ms: u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX),
+        at_ms: now_ms(),
     }
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> u64 {
+    u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unix_now() -> Duration {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::proc_memory;
+use super::proc_memory;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,13 @@ impl Process {
     /// Whether it still runs.
     pub fn lives(self) -> bool {
         Process::of(self.pid) == Some(self)
+    }
+
+    /// Whether it is stopped by SIGSTOP.
+    pub fn stands_still(self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        let seen = stat.ok().and_then(|stat| parse_stat(&stat));
+        seen == Some(('T', self.start))
     }
 
     /// Memory of its own in bytes; `None` when it has ended.
@@ -70,9 +77,11 @@ impl Handle {
         fd.readable().await.map(drop)
     }
 
-    /// SIGTERM, then SIGKILL when it has not ended within `patience`. Says whether the kill was needed.
+    /// SIGTERM, which a paused process is woken for, then SIGKILL when it has not ended within `patience`. Says whether the
+    /// kill was needed.
     pub async fn stop(&self, patience: Duration) -> std::io::Result<bool> {
         self.signal(Signal::TERM)?;
+        self.signal(Signal::CONT)?;
         if let Ok(ended) = tokio::time::timeout(patience, self.ended()).await {
             return ended.map(|()| false);
         }
@@ -127,6 +136,24 @@ mod tests {
         let handle = process.open().unwrap();
         assert!(!handle.stop(Duration::from_secs(60)).await.unwrap());
         assert!(!process.lives(), "a zombie does not live");
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_paused_process_lives_and_can_be_stopped_without_a_kill() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = Process::of(child.id()).unwrap();
+        let handle = process.open().unwrap();
+        assert!(!process.stands_still());
+        handle.signal(Signal::STOP).unwrap();
+        // waitid tells when the stop has taken hold; the signal is only sent above.
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED).unwrap();
+        assert!(process.stands_still() && process.lives());
+        assert!(!handle.stop(Duration::from_secs(60)).await.unwrap());
         child.wait().unwrap();
     }
 }

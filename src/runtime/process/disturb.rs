@@ -1,0 +1,83 @@
+//! Kills and pauses of nodes on purpose.
+
+use rustix::process::Signal;
+
+use super::dir::{LastEnd, NodeDir, RunFile};
+use super::{Processes, supervisor};
+use crate::runtime::pid::Process;
+use crate::runtime::{Disturbance, RuntimeError};
+use crate::topology::Desired;
+
+/// Exit code of what SIGKILL ended.
+const KILLED: i64 = 128 + 9;
+
+impl Processes {
+    pub(super) async fn disturb_node(
+        &self,
+        desired: &Desired,
+        container: &str,
+        how: Disturbance,
+    ) -> Result<(), RuntimeError> {
+        let failed = |e: std::io::Error| RuntimeError::failed(how.word(), container, e);
+        let absent = |what: &str| RuntimeError::failed(how.word(), container, what);
+        if how == Disturbance::Isolate {
+            return Err(RuntimeError::Unsupported {
+                what: format!("{} {container}", how.word()),
+                runtime: "process",
+                reason: "all nodes share this host's loopback, and there is no network to take one off",
+                hint: "`chaos pause` makes a node that hangs, `chaos kill --for` one that is away; `--runtime docker` has networks",
+            });
+        }
+        let (dir, _) = self
+            .own_node(desired, container)?
+            .ok_or_else(|| absent("no such node"))?;
+        // There is no network that it could have left.
+        if how == Disturbance::Rejoin {
+            return Ok(());
+        }
+        let Some(run) = dir.run().map_err(failed)? else {
+            return match how {
+                Disturbance::Crash | Disturbance::Pause => Err(absent("it never ran")),
+                _ => Ok(()),
+            };
+        };
+        if how == Disturbance::Kill {
+            return kill_for_good(&dir, run).await.map_err(failed);
+        }
+        let child = run.child.and_then(Process::open);
+        match (how, child) {
+            (Disturbance::Crash, Some(child)) => {
+                child.signal(Signal::KILL).map_err(failed)?;
+                child.ended().await.map_err(failed)
+            }
+            (Disturbance::Pause, Some(child)) => child.signal(Signal::STOP).map_err(failed),
+            (Disturbance::Crash | Disturbance::Pause, None) => Err(absent("it does not run")),
+            (_, Some(child)) => child.signal(Signal::CONT).map_err(failed),
+            // What ended meanwhile stands still no longer.
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+/// Kills the supervisor, which would start the node again, then the node.
+async fn kill_for_good(dir: &NodeDir, mut run: RunFile) -> std::io::Result<()> {
+    if let Some(supervisor) = run.supervisor.open() {
+        supervisor.signal(Signal::KILL)?;
+        supervisor.ended().await?;
+        // It may have started the node anew since it was read.
+        run = dir.run()?.unwrap_or(run);
+    }
+    let Some(child) = run.child.take() else {
+        return Ok(());
+    };
+    if let Some(child) = child.open() {
+        child.signal(Signal::KILL)?;
+        child.ended().await?;
+        // The supervisor would have written this.
+        run.last_end = Some(LastEnd {
+            code: KILLED,
+            at_ms: supervisor::now_ms(),
+        });
+    }
+    dir.write_run(&run)
+}
