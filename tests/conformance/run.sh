@@ -87,7 +87,8 @@ suite() { # NAME COMMAND...: its case lines go to the screen and to the report, 
 }
 skipped() { echo "SKIP $1.all 0 - no --proxy was given" | tee -a "$out"; }
 junit() { # SUITE DIR TARGET PACKAGE
-    suite "$1" "${jvm[@]}" -cp "$2/$3/test-classes:$(cat "$2/$3/classpath")" conformance.harness.Main "$1" "$4" "$report" ${case:+"$case"}
+    # Two Java suites count their names alike: each has a run of its own, or one reads what the other sent.
+    suite "$1" "${jvm[@]}" -Drun="$run${1//[^a-z0-9]/}" -cp "$2/$3/test-classes:$(cat "$2/$3/classpath")" conformance.harness.Main "$1" "$4" "$report" ${case:+"$case"}
 }
 pids=()
 if want grpc; then if [ -n "$proxy" ]; then junit grpc "$here/grpc-java" target conformance.grpc & pids+=($!); else skipped grpc; fi; fi

@@ -117,4 +117,27 @@ class Topics extends RemotingCase {
         assertFalse(e.getMessage().isEmpty());
         assertEquals(null, admin().fetchAllTopicList().getTopicList().contains("with space") ? "there" : null);
     }
+
+    /** Fewer queues to write to first: what is in the others is still read. Then fewer to read from: their consumers let go. */
+    @Test
+    void fewerQueues() throws Exception {
+        String t = topicOnOne("shrink", 4);
+        Sink s = new Sink();
+        var c = consume(group("shrink"), t, "*", s);
+        Until.holds("four queues", 20, () -> assigned(c).size() == 4);
+        change(new TopicConfig(t, 4, 2, 6));
+        DefaultMQProducer fresh = newProducer(Env.name("shrink"));
+        fresh.start();
+        assertEquals(2, fresh.fetchPublishMessageQueues(t).size());
+        for (int i = 0; i < 4; i++) {
+            fresh.send(msg(t, "m" + i));
+        }
+        s.awaitExactly(numbered("m", 4), 20, 300);
+        assertTrue(s.all.stream().allMatch(g -> g.msg().getQueueId() < 2), "only the first two queues are written to");
+        assertEquals(4, assigned(c).size(), "all four are still read");
+        change(new TopicConfig(t, 2, 2, 6));
+        Until.holds("two queues", 30, () -> assigned(c).size() == 2);
+        producer().send(msg(t, "last"), new MessageQueue(t, masters().firstKey(), 1));
+        s.awaitAll(List.of("last"), 20);
+    }
 }
