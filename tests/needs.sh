@@ -10,7 +10,8 @@ provide() { # COMMAND PACKAGE…
     command -v "$command" >/dev/null && return 0
     can_install || { echo "$command is missing: install $* (this is done by itself for root where there is apt-get)"; return 1; }
     [ -n "${apt_updated:-}" ] || { apt-get update && apt_updated=1; } || true
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" </dev/null
+    # Another installation may be under way, as on a machine that has just started.
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" </dev/null
     command -v "$command" >/dev/null || { echo "$command is missing although $* was installed"; return 1; }
 }
 
