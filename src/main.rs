@@ -1,5 +1,6 @@
 //! `rmqctl`: from a cluster spec to running nodes. Parse, run, print the error with its hint, exit code; nothing else.
 
+mod archive;
 mod client;
 mod commands;
 mod error;

@@ -92,6 +92,19 @@ impl Ui {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
+    /// What another program printed, byte for byte.
+    pub fn raw(&self, bytes: &[u8], to_err: bool) {
+        let written = if to_err {
+            let mut err = std::io::stderr().lock();
+            err.write_all(bytes).and_then(|()| err.flush())
+        } else {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        };
+        // A reader that has seen enough closes the pipe; that is no fault of ours.
+        let _ = written;
+    }
+
     /// A result as JSON or YAML.
     pub fn value<T: serde::Serialize>(&self, value: &T, format: Format) {
         match format {

@@ -147,9 +147,15 @@ const ROOMS: &[Room] = &[
     },
     Room {
         path: "src/runtime",
-        modules: Some(&["error", "plan", "probe", "topology"]),
+        modules: Some(&["archive", "error", "plan", "probe", "topology"]),
         crates: &["rocketmq_protocol"],
         never: &[],
+    },
+    Room {
+        path: "src/archive",
+        modules: Some(&[]),
+        crates: &[],
+        never: NO_DAEMON,
     },
     Room {
         path: "src/client",

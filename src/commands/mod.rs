@@ -6,6 +6,7 @@ mod config;
 mod down;
 mod engine;
 mod env;
+mod exec;
 mod init;
 mod logs;
 mod ls;
@@ -13,6 +14,7 @@ mod power;
 mod status;
 mod up;
 mod wait;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -104,6 +106,9 @@ enum Command {
     Logs(logs::Logs),
     Config(config::Config),
     Chaos(chaos::Chaos),
+    Why(why::Why),
+    Exec(exec::Exec),
+    Cp(exec::Cp),
     Init(init::Init),
     Version(init::Version),
     #[command(hide = true)]
@@ -150,6 +155,7 @@ impl Command {
             Command::Plan(args) => args.is_json(),
             Command::Status(args) => args.is_json(),
             Command::Ls(args) => args.is_json(),
+            Command::Why(args) => args.is_json(),
             _ => false,
         }
     }
@@ -187,6 +193,9 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Logs(args) => logs::logs(args, &session).await,
         Command::Config(args) => config::config(args, &session).await,
         Command::Chaos(args) => chaos::chaos(args, &session).await,
+        Command::Why(args) => why::why(args, &session).await,
+        Command::Exec(args) => exec::exec(args, &session).await,
+        Command::Cp(args) => exec::cp(args, &session).await,
         Command::Init(args) => init::init(args, &session),
         Command::Version(args) => Ok(init::version(args, &session)),
         Command::Engine(_) => unreachable!("it was taken above, before signals are listened to"),

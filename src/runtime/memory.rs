@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use super::{Boxed, Disturbance, NodeEnd, Runtime, RuntimeError};
+use bytes::Bytes;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::describe::{About, Description};
+use super::{Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError};
 use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -253,6 +257,72 @@ impl Runtime for Memory {
                 Disturbance::Isolate | Disturbance::Rejoin => {}
             }
             Ok(())
+        })
+    }
+
+    fn describe<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        container: &'a str,
+    ) -> Boxed<'a, Option<Description>> {
+        Box::pin(async move {
+            let world = self.lock();
+            Ok(world.nodes.get(container).map(|node| Description {
+                state: crate::plan::state_text(&node.state),
+                id: node.id.clone(),
+                restarts: node.restarts,
+                ..Description::default()
+            }))
+        })
+    }
+
+    fn about(&self) -> Boxed<'_, About> {
+        Box::pin(async { Ok(About::default()) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        container: &'a str,
+        command: &'a [String],
+        output: Sender<Output>,
+    ) -> Boxed<'a, i64> {
+        Box::pin(async move {
+            let said = format!("{container}: {}\n", command.join(" "));
+            let _ = output.send(Output::Out(said.into())).await;
+            Ok(0)
+        })
+    }
+
+    fn copy_out<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        container: &'a str,
+        _path: &'a str,
+        _archive: Sender<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            Err(RuntimeError::failed(
+                "copy from",
+                container,
+                "it has no files",
+            ))
+        })
+    }
+
+    fn copy_in<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        container: &'a str,
+        _dir: &'a str,
+        _archive: Receiver<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            Err(RuntimeError::failed(
+                "copy to",
+                container,
+                "it has no files",
+            ))
         })
     }
 

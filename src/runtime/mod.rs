@@ -3,6 +3,7 @@
 //! A runtime looks ([`Runtime::observe`]) and does one thing at a time ([`Runtime::apply`]); it decides nothing. It never touches a
 //! container, network, volume or process that does not carry this cluster's label.
 
+pub mod describe;
 pub mod docker;
 pub mod image;
 #[cfg(test)]
@@ -14,6 +15,10 @@ pub mod process;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use self::describe::{About, Description};
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -84,12 +89,54 @@ pub trait Runtime: Send + Sync {
         container: &'a str,
         how: Disturbance,
     ) -> Boxed<'a, ()>;
+    /// All that is known of one node; `None` when there is no such node. Another cluster's is an error.
+    fn describe<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+    ) -> Boxed<'a, Option<Description>>;
+    /// What the runtime says of itself.
+    fn about(&self) -> Boxed<'_, About>;
+    /// Runs a command where the node is; its exit code. A runtime that cannot give it this program's own streams sends what it
+    /// prints.
+    fn exec<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        command: &'a [String],
+        output: Sender<Output>,
+    ) -> Boxed<'a, i64>;
+    /// Sends a file of the node, or a directory with all below it, as a tar archive.
+    fn copy_out<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        path: &'a str,
+        archive: Sender<Bytes>,
+    ) -> Boxed<'a, ()>;
+    /// Unpacks a tar archive in a directory of the node; [`image::UID`] owns what it holds.
+    fn copy_in<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        dir: &'a str,
+        archive: Receiver<Bytes>,
+    ) -> Boxed<'a, ()>;
     /// Opens a TCP connection to each `host:port` from where `container` runs: what a program beside it would meet.
     fn dial_inside<'a>(
         &'a self,
         container: &'a str,
         addresses: &'a [String],
     ) -> Boxed<'a, Vec<Dial>>;
+}
+
+/// What a command in a node printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// On its standard output.
+    Out(Bytes),
+    /// On its standard error.
+    Err(Bytes),
 }
 
 /// What is done to a node to see how the cluster and its clients bear it.

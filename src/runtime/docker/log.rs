@@ -1,15 +1,13 @@
-//! What containers say: their logs, and what a probe run inside one reports.
+//! What containers say: their logs.
 
 use bollard::container::LogOutput;
-use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::query_parameters as query;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
-use super::super::{RuntimeError, image};
+use super::super::RuntimeError;
 use super::Docker;
-use crate::probe::Dial;
 
 /// A line longer than this is cut: the engine writes none, and a follower must not grow without bound.
 const LINE_MAX: usize = 64 << 10;
@@ -74,72 +72,6 @@ impl Docker {
             tokio::join!(self.send_log(container, Some(tail), false, send), collect);
         sent.map(|()| lines)
     }
-
-    /// Runs the engine's own dialler in the container, one process for all addresses. It prints a line an address:
-    /// `ok HOST:PORT`, or `fail HOST:PORT REASON`.
-    pub(super) async fn dial_from(
-        &self,
-        container: &str,
-        addresses: &[String],
-    ) -> Result<Vec<Dial>, RuntimeError> {
-        let failed =
-            |e: bollard::errors::Error| RuntimeError::failed("run the dialler in", container, e);
-        let mut command = vec![image::BINARY.to_string(), "engine".into(), "health".into()];
-        for address in addresses {
-            command.extend(["--dial".to_string(), address.clone()]);
-        }
-        let options = CreateExecOptions {
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command),
-            ..Default::default()
-        };
-        let id = self
-            .api
-            .create_exec(container, options)
-            .await
-            .map_err(failed)?
-            .id;
-        let started = self.api.start_exec(&id, None).await.map_err(failed)?;
-        let StartExecResults::Attached { mut output, .. } = started else {
-            return Err(RuntimeError::failed(
-                "run the dialler in",
-                container,
-                "the daemon detached it",
-            ));
-        };
-        let mut text = String::new();
-        while let Some(piece) = output.next().await {
-            text.push_str(&piece.map_err(failed)?.to_string());
-        }
-        Ok(parse_dials(addresses, &text))
-    }
-}
-
-/// The dialler's report, one answer an address asked; an address it said nothing of has failed with all it did say.
-fn parse_dials(addresses: &[String], text: &str) -> Vec<Dial> {
-    let fault_of = |address: &String| {
-        for line in text.lines() {
-            let (verdict, rest) = line.split_once(' ').unwrap_or((line, ""));
-            let (dialled, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-            match verdict {
-                "ok" if dialled == address => return None,
-                "fail" if dialled == address => return Some(reason.to_string()),
-                _ => {}
-            }
-        }
-        Some(format!(
-            "the dialler gave no answer; it said: {}",
-            text.trim()
-        ))
-    };
-    addresses
-        .iter()
-        .map(|address| Dial {
-            address: address.clone(),
-            fault: fault_of(address),
-        })
-        .collect()
 }
 
 /// Cuts a byte stream into lines.
@@ -199,14 +131,5 @@ mod tests {
         }
         assert_eq!(lines.push(b"y\n").first().map(String::len), Some(LINE_MAX));
         assert_eq!(lines.push(b"next\n"), ["next"]);
-    }
-
-    #[test]
-    fn every_address_asked_gets_an_answer() {
-        let asked = ["a:1", "b:2", "c:3"].map(String::from);
-        let dials = parse_dials(&asked, "ok a:1\nfail b:2 connection refused\n");
-        let faults: Vec<_> = dials.iter().map(|d| d.fault.as_deref()).collect();
-        assert_eq!(faults[..2], [None, Some("connection refused")]);
-        assert!(faults[2].unwrap().contains("no answer"));
     }
 }

@@ -5,7 +5,9 @@
 //! is no state file.
 
 mod connect;
+mod describe;
 mod disturb;
+mod inside;
 mod log;
 mod node;
 mod observe;
@@ -17,12 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bollard::errors::Error;
 use bollard::models as api;
 use bollard::query_parameters as query;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{Receiver, Sender};
 
+use super::describe::{About, Description};
 use super::image::{Engine, hex};
-use super::{Boxed, Disturbance, NodeEnd, Runtime, RuntimeError, created_by, label};
+use super::{Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError, created_by, label};
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -486,6 +491,51 @@ impl Runtime for Docker {
         how: Disturbance,
     ) -> Boxed<'a, ()> {
         Box::pin(self.disturb_node(desired, container, how))
+    }
+
+    fn describe<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+    ) -> Boxed<'a, Option<Description>> {
+        Box::pin(self.describe_node(desired, container))
+    }
+
+    fn about(&self) -> Boxed<'_, About> {
+        Box::pin(self.about_daemon())
+    }
+
+    fn exec<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        command: &'a [String],
+        output: Sender<Output>,
+    ) -> Boxed<'a, i64> {
+        Box::pin(async move {
+            self.must_own(desired, container).await?;
+            self.run_in(container, command, &output).await
+        })
+    }
+
+    fn copy_out<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        path: &'a str,
+        archive: Sender<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.archive_out(desired, container, path, archive))
+    }
+
+    fn copy_in<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        dir: &'a str,
+        archive: Receiver<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.archive_in(desired, container, dir, archive))
     }
 
     fn dial_inside<'a>(

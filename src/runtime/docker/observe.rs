@@ -225,13 +225,10 @@ impl Docker {
     }
 }
 
-/// What one of our containers is; `None` if it lost its labels or name in between.
-fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNode> {
-    let config = container.config?;
-    let labels = config.labels.unwrap_or_default();
-    let state = container.state.unwrap_or_default();
+/// What a container is doing.
+pub(super) fn node_state(state: &api::ContainerState) -> NodeState {
     use api::ContainerStateStatusEnum as Status;
-    let node_state = match state.status {
+    match state.status {
         Some(Status::RUNNING) => NodeState::Running,
         Some(Status::RESTARTING) => NodeState::Restarting,
         Some(Status::PAUSED) => NodeState::Paused,
@@ -239,7 +236,15 @@ fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNod
         Some(Status::CREATED) => NodeState::Exited(None),
         Some(other) => NodeState::Other(other.to_string()),
         None => NodeState::Other("unknown".into()),
-    };
+    }
+}
+
+/// What one of our containers is; `None` if it lost its labels or name in between.
+fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNode> {
+    let config = container.config?;
+    let labels = config.labels.unwrap_or_default();
+    let state = container.state.unwrap_or_default();
+    let node_state = node_state(&state);
     Some(ObservedNode {
         id: container.id?,
         name: labels.get(label::NODE)?.clone(),

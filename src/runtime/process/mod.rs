@@ -4,8 +4,10 @@
 //! the files of [`dir`] and from /proc; a pid counts only together with its start time. Memory and CPU limits need control groups
 //! and are not enforced here.
 
+mod describe;
 mod dir;
 mod disturb;
+mod inside;
 mod log;
 mod supervisor;
 mod watch;
@@ -17,16 +19,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{Receiver, Sender};
 
+use self::describe::about_host;
 use self::dir::{LastEnd, NodeDir, NodeFile, StateDir};
 use self::watch::Watch;
+use super::describe::{About, Description};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, NodeEnd, Runtime, RuntimeError, created_by, label, ports, role_word,
+    Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError, created_by, label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -508,6 +514,52 @@ impl Runtime for Processes {
         how: Disturbance,
     ) -> Boxed<'a, ()> {
         Box::pin(self.disturb_node(desired, container, how))
+    }
+
+    fn describe<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+    ) -> Boxed<'a, Option<Description>> {
+        Box::pin(async move { self.describe_node(desired, container) })
+    }
+
+    fn about(&self) -> Boxed<'_, About> {
+        Box::pin(async { Ok(about_host(&self.state.0)) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        command: &'a [String],
+        output: Sender<Output>,
+    ) -> Boxed<'a, i64> {
+        Box::pin(async move {
+            // It has this program's own streams.
+            drop(output);
+            self.run_beside(desired, container, command).await
+        })
+    }
+
+    fn copy_out<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        path: &'a str,
+        archive: Sender<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.archive_out(desired, container, path, archive))
+    }
+
+    fn copy_in<'a>(
+        &'a self,
+        desired: &'a Desired,
+        container: &'a str,
+        dir: &'a str,
+        archive: Receiver<Bytes>,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.archive_in(desired, container, dir, archive))
     }
 
     fn dial_inside<'a>(
