@@ -1,9 +1,14 @@
 //! Ctrl-C and SIGTERM: the first asks for a clean stop, the second leaves at once.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::error::{Error, Exit};
+
+/// Signals this near are one: `timeout` and some job runners signal a process and then its group.
+const SAME: Duration = Duration::from_millis(250);
 
 /// Whether somebody asked us to stop.
 #[derive(Clone, Debug)]
@@ -18,22 +23,26 @@ impl Interrupt {
         );
         let (tell, told) = watch::channel(None);
         tokio::spawn(async move {
+            let mut first: Option<Instant> = None;
             loop {
                 let exit = tokio::select! {
                     _ = int.recv() => Exit::Interrupted,
                     _ = term.recv() => Exit::Terminated,
                 };
-                if tell.borrow().is_some() {
-                    std::process::exit(exit as i32);
+                match first {
+                    None => {
+                        first = Some(Instant::now());
+                        tell.send_replace(Some(exit));
+                    }
+                    Some(at) if at.elapsed() < SAME => {}
+                    Some(_) => std::process::exit(exit as i32),
                 }
-                tell.send_replace(Some(exit));
             }
         });
         Ok(Self(told))
     }
 
-    /// One that nobody ever raises.
-    #[cfg(test)]
+    /// One that nobody ever raises: for what must come to its end.
     pub fn never() -> Self {
         Self(watch::channel(None).1)
     }

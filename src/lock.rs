@@ -1,56 +1,151 @@
-//! One writer a cluster on this host: a lock file that the kernel releases when the process ends, however it ends.
+//! Locks between runs of the program on this host: files that the kernel releases when the process ends, however it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Exit};
 
-/// Held while a command changes a cluster.
+/// A lock that this process has.
 #[derive(Debug)]
-pub struct ClusterLock(
-    #[allow(dead_code, reason = "it is the open file that holds the lock")] File,
-);
+pub struct Lock {
+    path: PathBuf,
+    /// The open file holds the lock.
+    file: File,
+}
 
-impl ClusterLock {
-    /// Takes the lock, waiting for whoever has it; `waiting` is called once before it waits.
-    pub async fn take(runtime: &str, cluster: &str, waiting: impl FnOnce()) -> Result<Self, Error> {
-        let dir = dir();
-        let path = dir.join(format!("{runtime}-{cluster}.lock"));
-        let failed = |reason: std::io::Error| {
-            Error::new(
-                "RMQ-E120",
-                Exit::Failed,
-                format!("cannot lock {}", path.display()),
-            )
-            .detail(reason.to_string())
-        };
-        std::fs::create_dir_all(&dir).map_err(failed)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::Error(reason)) => Err(failed(reason)),
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-                match locked {
-                    Ok(Ok(file)) => Ok(Self(file)),
-                    Ok(Err(reason)) => Err(failed(reason)),
-                    Err(panic) => Err(failed(std::io::Error::other(panic))),
+impl Lock {
+    /// Takes the lock of a cluster, held while a command changes it, waiting for whoever has it; `waiting` is called once
+    /// before it waits.
+    pub async fn cluster(
+        runtime: &str,
+        cluster: &str,
+        waiting: impl FnOnce(),
+    ) -> Result<Self, Error> {
+        let path = path(&format!("{runtime}-{cluster}"));
+        let mut waiting = Some(waiting);
+        loop {
+            let file = open(&path)?;
+            let file = match file.try_lock() {
+                Ok(()) => file,
+                Err(TryLockError::Error(reason)) => return Err(failed(&path, reason)),
+                Err(TryLockError::WouldBlock) => {
+                    if let Some(waiting) = waiting.take() {
+                        waiting();
+                    }
+                    tokio::task::spawn_blocking(move || file.lock().map(|()| file))
+                        .await
+                        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+                        .map_err(|reason| failed(&path, reason))?
                 }
+            };
+            let lock = Self {
+                path: path.clone(),
+                file,
+            };
+            if lock.is_current() {
+                return Ok(lock);
             }
         }
     }
+
+    /// Takes the lock of this name unless somebody has it.
+    pub fn try_take(name: &str) -> Result<Option<Self>, Error> {
+        let path = path(name);
+        loop {
+            let file = open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(reason)) => return Err(failed(&path, reason)),
+            }
+            let lock = Self {
+                path: path.clone(),
+                file,
+            };
+            if lock.is_current() {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Whether somebody on this host had the lock of this name and is gone without discarding it.
+    pub fn is_orphaned(name: &str) -> bool {
+        let file = OpenOptions::new().write(true).open(path(name));
+        file.is_ok_and(|file| file.try_lock().is_ok())
+    }
+
+    /// Releases it and deletes its file, for a lock whose name nobody will need again.
+    pub fn discard(self) {
+        // It is released all the same, and an empty file is all that stays.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Whether the file has not been discarded, and made anew by another, since it was opened.
+    fn is_current(&self) -> bool {
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let there = std::fs::metadata(&self.path).map(id);
+        let ours = self.file.metadata().map(id);
+        matches!((there, ours), (Ok(there), Ok(ours)) if there == ours)
+    }
 }
 
-/// The user's own runtime directory; `/tmp` has no other that each user owns.
-fn dir() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+fn open(path: &Path) -> Result<File, Error> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(dir)
+        .and_then(|()| {
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)
+        })
+        .map_err(|reason| failed(path, reason))
+}
+
+fn failed(path: &Path, reason: std::io::Error) -> Error {
+    Error::new(
+        "RMQ-E120",
+        Exit::Failed,
+        format!("cannot lock {}", path.display()),
+    )
+    .detail(reason.to_string())
+}
+
+/// In the user's own runtime directory; `/tmp` has no other that each user owns.
+fn path(name: &str) -> PathBuf {
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir).join("rmqctl"),
         None => std::env::temp_dir().join(format!("rmqctl-{}", rustix::process::getuid().as_raw())),
+    };
+    dir.join(format!("{name}.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_had_once_and_told_from_one_whose_owner_is_gone() {
+        let name = format!("test-{}", std::process::id());
+        assert!(!Lock::is_orphaned(&name), "nobody ever had it");
+        let lock = Lock::try_take(&name).unwrap().unwrap();
+        assert!(Lock::try_take(&name).unwrap().is_none());
+        assert!(!Lock::is_orphaned(&name), "its owner lives");
+        drop(lock);
+        assert!(Lock::is_orphaned(&name));
+        Lock::try_take(&name).unwrap().unwrap().discard();
+        assert!(!Lock::is_orphaned(&name));
+    }
+
+    #[test]
+    fn a_lock_on_a_discarded_file_is_none() {
+        let name = format!("test-stale-{}", std::process::id());
+        let stale = Lock::try_take(&name).unwrap().unwrap();
+        std::fs::remove_file(&stale.path).unwrap();
+        assert!(!stale.is_current());
+        let lock = Lock::try_take(&name).unwrap().unwrap();
+        assert!(lock.is_current());
+        lock.discard();
     }
 }

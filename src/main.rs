@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod execute;
 mod interrupt;
+mod lease;
 mod lock;
 mod plan;
 mod probe;

@@ -421,6 +421,7 @@ mod tests {
             conf_dir: PathBuf::new(),
             stop_timeout: Duration::from_secs(1),
             labels: BTreeMap::new(),
+            ephemeral: None,
             spec: String::new(),
             nodes: vec![
                 node("rmqnamesrv", Role::Namesrv, None, "namesrv", 9876),

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Exit};
 use crate::properties;
 use crate::spec::{
-    self, ClusterSpec, DEFAULT_NAME, Mode, NodeSpec, Profile, Properties, unknown_name,
+    self, ClusterSpec, DEFAULT_NAME, Ephemeral, Mode, NodeSpec, Profile, Properties, unknown_name,
 };
 
 /// What a node does.
@@ -98,6 +98,8 @@ pub struct Desired {
     pub conf_dir: PathBuf,
     pub stop_timeout: Duration,
     pub labels: BTreeMap<String, String>,
+    /// When it ends by itself; its nodes then have no volumes that outlive them.
+    pub ephemeral: Option<Ephemeral>,
     /// The resolved spec as canonical JSON, kept by the runtime so that later commands need no file and no flags.
     pub spec: String,
     pub nodes: Vec<Node>,
@@ -385,6 +387,7 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         conf_dir: spec.conf_dir.clone(),
         stop_timeout: Duration::from_secs(spec.stop_timeout_seconds),
         labels: spec.labels.clone(),
+        ephemeral: spec.ephemeral,
         spec: spec.to_json(),
         nodes,
     })
@@ -458,6 +461,10 @@ impl Builder<'_> {
         if let Some(path) = &conf_path {
             command.extend(["-c".to_owned(), path.display().to_string()]);
         }
+        // A process' supervisor ends it; in a container there is nobody else.
+        if let (Some(ephemeral), Site::Network) = (self.spec.ephemeral, self.site) {
+            command.extend(["--until".to_owned(), ephemeral.until.to_string()]);
+        }
         let aliases = match (role, name.as_str()) {
             // `namesrv` is what RocketMQ's images call it; `rmqserver` is the name of older recipes.
             (Role::Namesrv, "rmqnamesrv") => vec!["namesrv".to_owned(), "rmqserver".to_owned()],
@@ -469,7 +476,8 @@ impl Builder<'_> {
             role,
             broker,
             ports,
-            volume: (role != Role::Console).then(|| format!("{}{name}-store", self.prefix)),
+            volume: (role != Role::Console && self.spec.ephemeral.is_none())
+                .then(|| format!("{}{name}-store", self.prefix)),
             conf_path,
             store_path: (role != Role::Console).then(|| self.site.store_path(&name)),
             file,

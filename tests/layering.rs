@@ -147,7 +147,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         path: "src/runtime",
-        modules: Some(&["archive", "error", "plan", "probe", "topology"]),
+        modules: Some(&["archive", "error", "lease", "plan", "probe", "topology"]),
         crates: &["rocketmq_protocol"],
         never: &[],
     },
@@ -179,6 +179,12 @@ const ROOMS: &[Room] = &[
     Room {
         path: "src/lock",
         modules: Some(&["error"]),
+        crates: &[],
+        never: NO_DAEMON,
+    },
+    Room {
+        path: "src/lease",
+        modules: Some(&[]),
         crates: &[],
         never: NO_DAEMON,
     },

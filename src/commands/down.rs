@@ -1,6 +1,8 @@
 //! `down`: takes a cluster away. Messages stay unless asked otherwise.
 
-use super::{Cluster, Session, Timeout};
+use std::time::Duration;
+
+use super::{Cluster, Session, Timeout, ephemeral};
 use crate::error::Error;
 use crate::plan;
 use crate::spec::{ClusterSpec, Profile};
@@ -15,12 +17,28 @@ pub struct Down {
     /// Every cluster here
     #[arg(long)]
     all: bool,
+    /// Every cluster here that was raised to end by itself, and whose time is up or whose `rmqctl run` is gone; messages too
+    #[arg(long, conflicts_with = "all")]
+    expired: bool,
     #[command(flatten)]
     timeout: Timeout,
 }
 
 /// `down`
 pub async fn down(args: Down, session: &Session<'_>) -> Result<u8, Error> {
+    if args.expired {
+        let over = ephemeral::over(session).await?;
+        if over.is_empty() {
+            session.ui.note("No cluster has expired; nothing to do.");
+        }
+        for cluster in over {
+            ephemeral::remove(&cluster, session).await?;
+            session
+                .ui
+                .note(&format!("Cluster {} is gone.", cluster.spec.name));
+        }
+        return Ok(0);
+    }
     if !args.all {
         one(&args, &found(session).await?, session).await?;
         return Ok(0);
@@ -60,18 +78,40 @@ async fn found(session: &Session<'_>) -> Result<Cluster, Error> {
 }
 
 async fn one(args: &Down, cluster: &Cluster, session: &Session<'_>) -> Result<(), Error> {
-    let _lock = session
+    let kept = take_down(
+        cluster,
+        args.volumes,
+        args.timeout.of(&cluster.spec),
+        session,
+    )
+    .await?;
+    let kept = match kept {
+        0 => String::new(),
+        kept => format!(
+            "   {kept} volumes keep its messages ({} removes them).",
+            session.again("down --volumes")
+        ),
+    };
+    session
+        .ui
+        .note(&format!("Cluster {} is down.{kept}", cluster.spec.name));
+    Ok(())
+}
+
+/// Stops and removes what is found of a cluster; returns how many volumes stay.
+pub async fn take_down(
+    cluster: &Cluster,
+    volumes: bool,
+    timeout: Duration,
+    session: &Session<'_>,
+) -> Result<usize, Error> {
+    let lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
         .await?;
     let observed = cluster.observe().await?;
-    let plan = plan::down(&cluster.desired, &observed, args.volumes);
+    let plan = plan::down(&cluster.desired, &observed, volumes);
     let outcome = session
-        .walk(
-            &plan,
-            cluster.runtime.as_ref(),
-            &cluster.desired,
-            args.timeout.of(&cluster.spec),
-        )
+        .walk(&plan, cluster.runtime.as_ref(), &cluster.desired, timeout)
         .await;
     outcome.into_result(
         &session.interrupt,
@@ -79,17 +119,9 @@ async fn one(args: &Down, cluster: &Cluster, session: &Session<'_>) -> Result<()
         &session.again("up   brings it back"),
     )?;
     session.ui.clear();
-    let kept = if args.volumes || observed.volumes.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "   {} volumes keep its messages ({} removes them).",
-            observed.volumes.len(),
-            session.again("down --volumes")
-        )
-    };
-    session
-        .ui
-        .note(&format!("Cluster {} is down.{kept}", cluster.spec.name));
-    Ok(())
+    if cluster.spec.ephemeral.is_some() {
+        // Its name may never be needed again.
+        lock.discard();
+    }
+    Ok(if volumes { 0 } else { observed.volumes.len() })
 }

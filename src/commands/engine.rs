@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use broker_engine::config::{self, BrokerConfig, Known, NamesrvConfig, Properties};
 use broker_engine::console::ConsoleOptions;
@@ -9,10 +10,14 @@ use broker_engine::run::{NodeArgs, run_broker, run_console, run_namesrv};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Exit};
+use crate::lease;
 use crate::probe::{self, Health};
 use crate::runtime::process;
 use crate::spec::Verdict;
 use crate::topology::Role;
+
+/// What a node whose lease has lapsed gets to stop in order.
+const ORDERLY_STOP: Duration = Duration::from_secs(30);
 
 /// The engine; `up` runs it
 #[derive(Debug, clap::Args)]
@@ -43,6 +48,15 @@ struct File {
     /// Properties file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    life: Life,
+}
+
+#[derive(Debug, clap::Args)]
+struct Life {
+    /// Unix seconds at which the node ends by itself, or sooner, when the holder of its standard input is gone
+    #[arg(long, value_name = "UNIXSECONDS")]
+    until: Option<u64>,
 }
 
 impl From<File> for NodeArgs {
@@ -64,6 +78,8 @@ struct Console {
     /// A host name, besides addresses and localhost, that browsers may call it by
     #[arg(long = "allow-host", value_name = "HOST")]
     hosts: Vec<String>,
+    #[command(flatten)]
+    life: Life,
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +113,14 @@ pub async fn run(args: Engine) -> Result<u8, Error> {
     ) {
         crash_on_quit()?;
     }
+    let life = match &args.part {
+        Part::Namesrv(file) | Part::Broker(file) => file.life.until,
+        Part::Console(console) => console.life.until,
+        Part::Health(_) | Part::Supervise { .. } => None,
+    };
+    if let Some(until) = life {
+        tokio::spawn(end_with_lease(until));
+    }
     match args.part {
         Part::Namesrv(file) => ended(run_namesrv(file.into()).await),
         Part::Broker(file) => ended(run_broker(file.into()).await),
@@ -122,6 +146,19 @@ pub async fn run(args: Engine) -> Result<u8, Error> {
             Ok(0)
         }
     }
+}
+
+/// Stops this node, as SIGTERM does, when its lease lapses.
+async fn end_with_lease(until: u64) {
+    let why = lease::lapse(until).await;
+    anstream::eprintln!("{why}: stopping");
+    let me = rustix::process::getpid();
+    // Process 1 of a container gets a signal only while it listens; what does not stop in order ends all the same.
+    if let Err(reason) = rustix::process::kill_process(me, rustix::process::Signal::TERM) {
+        anstream::eprintln!("the node could not be told to stop: {reason}");
+    }
+    tokio::time::sleep(ORDERLY_STOP).await;
+    std::process::exit(Exit::Failed as i32);
 }
 
 fn ended<E: std::error::Error>(result: Result<(), E>) -> Result<u8, Error> {

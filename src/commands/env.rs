@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::error::Error;
+use crate::spec::unknown_name;
 use crate::topology::{Desired, Site};
 
 /// Print the variables that lead a program to the cluster: eval "$(rmqctl env)"
@@ -13,6 +14,36 @@ pub struct Env {
     /// Addresses as seen from here, or from a container in the cluster's network
     #[arg(long, value_name = "VIEW", default_value = "host")]
     view: View,
+    /// Give the value of a variable under another name too: NAMESRV_ADDR=ROCKETMQ_NAME_SERVER
+    #[arg(long = "rename", value_name = "A=B")]
+    renames: Vec<Rename>,
+}
+
+/// `A=B`: what A holds is wanted under the name B too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    from: String,
+    to: String,
+}
+
+impl std::str::FromStr for Rename {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        match typed.split_once('=') {
+            Some((from, to)) if is_name(from) && is_name(to) => Ok(Self {
+                from: from.to_owned(),
+                to: to.to_owned(),
+            }),
+            _ => Err(format!(
+                "`{typed}` is not two names of variables, as NAMESRV_ADDR=ROCKETMQ_NAME_SERVER"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -46,13 +77,31 @@ pub async fn env(args: Env, session: &Session<'_>) -> Result<u8, Error> {
         Shell::Auto => Shell::Bash,
         chosen => chosen,
     };
-    for (key, value) in variables(&cluster.desired, in_network) {
-        session.ui.out(&line(shell, key, &value));
+    let all = with_renames(variables(&cluster.desired, in_network), &args.renames)?;
+    for (key, value) in all {
+        session.ui.out(&line(shell, &key, &value));
     }
     Ok(0)
 }
 
-fn variables(desired: &Desired, in_network: bool) -> Vec<(&'static str, String)> {
+/// The variables, and those that are wanted under a second name.
+pub fn with_renames(
+    mut all: Vec<(String, String)>,
+    renames: &[Rename],
+) -> Result<Vec<(String, String)>, Error> {
+    for rename in renames {
+        let found = all.iter().find(|(key, _)| *key == rename.from);
+        let Some((_, value)) = found else {
+            let keys = all.iter().map(|(key, _)| key.as_str());
+            return Err(unknown_name("variable", &rename.from, keys));
+        };
+        all.push((rename.to.clone(), value.clone()));
+    }
+    Ok(all)
+}
+
+/// What leads a program to the cluster, from this host or from inside its network.
+pub fn variables(desired: &Desired, in_network: bool) -> Vec<(String, String)> {
     let inside = |purpose: &str| -> Vec<String> {
         let port =
             |n: &crate::topology::Node| Some(format!("{}:{}", n.name, n.port(purpose)?.container));
@@ -68,10 +117,10 @@ fn variables(desired: &Desired, in_network: bool) -> Vec<(&'static str, String)>
     } else {
         desired.console_url()
     };
-    let mut all = vec![("NAMESRV_ADDR", namesrv.join(";"))];
-    all.extend(console.map(|url| ("RMQ_CONSOLE_URL", url)));
+    let mut all = vec![("NAMESRV_ADDR".to_owned(), namesrv.join(";"))];
+    all.extend(console.map(|url| ("RMQ_CONSOLE_URL".to_owned(), url)));
     if in_network {
-        all.push(("RMQ_NETWORK", desired.network.clone()));
+        all.push(("RMQ_NETWORK".to_owned(), desired.network.clone()));
     }
     all
 }

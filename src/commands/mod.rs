@@ -6,11 +6,13 @@ mod config;
 mod down;
 mod engine;
 mod env;
+mod ephemeral;
 mod exec;
 mod init;
 mod logs;
 mod ls;
 mod power;
+mod run;
 mod status;
 mod up;
 mod wait;
@@ -26,7 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::error::{Error, Exit};
 use crate::execute::{Outcome, Walk, execute};
 use crate::interrupt::Interrupt;
-use crate::lock::ClusterLock;
+use crate::lock::Lock;
 use crate::plan::{Action, Observed, Plan, Step};
 use crate::runtime::{self, Choice, Runtime};
 use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, suggest};
@@ -48,7 +50,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Global")]
 struct Global {
     /// Name of the cluster; several run side by side (rmq)
@@ -95,6 +97,7 @@ enum Command {
     Up(up::Up),
     Plan(up::PlanArgs),
     Down(down::Down),
+    Run(run::Run),
     Start(power::Start),
     Stop(power::Stop),
     Restart(power::Restart),
@@ -172,7 +175,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Error::new("RMQ-E001", Exit::Failed, "the working directory is gone")
             .detail(reason.to_string())
     })?;
-    let session = Session {
+    let mut session = Session {
         global: cli.global,
         ui,
         interrupt,
@@ -183,6 +186,10 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Up(args) => up::up(args, &session).await,
         Command::Plan(args) => up::plan(args, &session).await,
         Command::Down(args) => down::down(args, &session).await,
+        Command::Run(args) => {
+            session.global.name.get_or_insert_with(run::unique_name);
+            run::run(args, &session).await
+        }
         Command::Start(args) => power::start(args, &session).await,
         Command::Stop(args) => power::stop(args, &session).await,
         Command::Restart(args) => power::restart(args, &session).await,
@@ -269,14 +276,14 @@ impl Session<'_> {
     }
 
     /// Takes the lock of a cluster.
-    async fn lock(&self, runtime: &dyn Runtime, name: &str) -> Result<ClusterLock, Error> {
+    async fn lock(&self, runtime: &dyn Runtime, name: &str) -> Result<Lock, Error> {
         let waiting = || {
             self.ui.note(&format!(
                 "another rmqctl is changing cluster {name}; waiting for it"
             ))
         };
         tokio::select! {
-            lock = ClusterLock::take(runtime.kind(), name, waiting) => lock,
+            lock = Lock::cluster(runtime.kind(), name, waiting) => lock,
             () = self.interrupt.requested() => Err(self.interrupt.error().detail("nothing was changed")),
         }
     }
@@ -290,6 +297,17 @@ impl Session<'_> {
     fn goes_on(&self) -> String {
         let typed: Vec<String> = std::env::args().skip(1).map(quoted).collect();
         format!("rmqctl {}   goes on", typed.join(" "))
+    }
+
+    /// The same session for what must come to its end though somebody asked us to stop.
+    fn unhurried(&self) -> Self {
+        Self {
+            global: self.global.clone(),
+            ui: self.ui,
+            interrupt: Interrupt::never(),
+            cwd: self.cwd.clone(),
+            file_name: self.file_name.clone(),
+        }
     }
 
     /// Walks a plan with progress shown for each node.

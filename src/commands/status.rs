@@ -38,7 +38,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// What `-o json` prints.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+pub struct Report {
     cluster: String,
     /// `ready`, `degraded` or `stopped`.
     state: &'static str,
@@ -49,19 +49,22 @@ struct Report {
     protocol: Option<String>,
     namesrv: Vec<String>,
     console: Option<String>,
-    nodes: Vec<Row>,
+    /// In the order of the topology.
+    pub nodes: Vec<Row>,
 }
 
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
-    name: String,
-    container: String,
+pub struct Row {
+    /// Without the cluster's prefix.
+    pub name: String,
+    /// Its container's.
+    pub container: String,
     role: Role,
     broker: Option<String>,
     broker_id: Option<u64>,
     /// `healthy`, `starting`, or what the runtime says.
-    state: String,
+    pub state: String,
     address: Option<String>,
     slaves: Option<u32>,
     lag_bytes: Option<i64>,
@@ -76,7 +79,7 @@ struct Row {
     image: Option<String>,
     id: Option<String>,
     /// Why it is not healthy.
-    fault: Option<String>,
+    pub fault: Option<String>,
 }
 
 /// `status`
@@ -102,7 +105,8 @@ pub async fn status(args: Status, session: &Session<'_>) -> Result<u8, Error> {
     }
 }
 
-async fn look(cluster: &Cluster, names: &[String]) -> Result<Report, Error> {
+/// Looks at the nodes that `names` mean, all when there are none.
+pub async fn look(cluster: &Cluster, names: &[String]) -> Result<Report, Error> {
     let chosen = cluster.desired.select(names)?;
     let containers: Vec<String> = chosen.iter().map(|n| n.container.clone()).collect();
     let (observed, view, memory) = tokio::join!(

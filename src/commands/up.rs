@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Session, Timeout, engine};
+use super::ephemeral::{self, Rm};
+use super::{Cluster, Session, Timeout, engine};
 use crate::error::{Error, Exit};
+use crate::lease;
+use crate::lock::Lock;
 use crate::plan::{self, Kind, Plan, UpOptions};
 use crate::probe::View;
 use crate::properties::{self, Edited};
@@ -11,7 +14,7 @@ use crate::ready::{self, Wait};
 use crate::runtime::Runtime;
 use crate::spec::{self, ClusterSpec, DEFAULT_NAME, SpecFlags};
 use crate::topology::{self, Desired, Role, Site};
-use crate::ui::Format;
+use crate::ui::{self, Format};
 
 /// Bring up the cluster, or bring a running one to what is asked for
 ///
@@ -35,6 +38,11 @@ pub struct Up {
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
+    /// In a new cluster: other ports than the usual ones, all of them free
+    #[arg(long, conflicts_with = "port_offset")]
+    any_port: bool,
+    #[command(flatten)]
+    rm: Rm,
 }
 
 /// How far nodes must have come.
@@ -85,12 +93,14 @@ pub struct Resolved {
     pub desired: Desired,
     /// Nodes of the spec that was kept with the cluster, as generated then.
     pub previous: Option<Desired>,
+    /// Whether the nodes' files are written for the user to edit: an ephemeral cluster leaves none unless told where.
+    pub keeps_files: bool,
 }
 
 /// Merges defaults or the running cluster's spec, the file and the flags.
 pub async fn resolve(flags: &SpecFlags, session: &Session<'_>) -> Result<Resolved, Error> {
     let file = flags.file_draft(&session.cwd)?;
-    let said = flags.draft(&session.cwd)?;
+    let mut said = flags.draft(&session.cwd)?;
     if let Some(name) = file.as_ref().and_then(|f| f.name.clone()) {
         session.file_name.get_or_init(|| name);
     }
@@ -109,6 +119,7 @@ pub async fn resolve(flags: &SpecFlags, session: &Session<'_>) -> Result<Resolve
         Some(text) => ClusterSpec::from_json(&text).ok(),
         None => None,
     };
+    said.ephemeral = ephemeral::lifetime(said.ephemeral, stored.as_ref())?;
     let spec = spec::resolve(
         &name,
         stored.as_ref(),
@@ -120,11 +131,16 @@ pub async fn resolve(flags: &SpecFlags, session: &Session<'_>) -> Result<Resolve
     let site = runtime.site(&name);
     let desired = topology::desired(&spec, &site)?;
     let previous = stored.and_then(|stored| topology::desired(&stored, &site).ok());
+    let conf_dir_said = |draft: &spec::Draft| draft.conf_dir.is_some();
+    let keeps_files = spec.ephemeral.is_none()
+        || conf_dir_said(&said)
+        || file.as_ref().is_some_and(conf_dir_said);
     Ok(Resolved {
         runtime,
         spec,
         desired,
         previous,
+        keeps_files,
     })
 }
 
@@ -160,65 +176,34 @@ pub async fn plan(args: PlanArgs, session: &Session<'_>) -> Result<u8, Error> {
 
 /// `up`
 pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
-    let (began, since) = (Instant::now(), SystemTime::now());
-    let mut resolved = resolve(&args.spec, session).await?;
-    for warning in spec::warnings(&resolved.spec, engine::lint) {
-        session.ui.warn(&warning);
-    }
+    let began = Instant::now();
+    let mut flags = args.spec;
+    flags.ephemeral = args.rm.ephemeral();
     let options = UpOptions {
         remove_orphans: args.remove_orphans,
     };
     if args.dry_run {
+        let mut resolved = resolve(&flags, session).await?;
+        warn(&resolved, session);
         let (plan, edits) = look(&mut resolved, options, true).await?;
         session.ui.out(&plan.to_string());
         tell_edits(&edits, &plan, &resolved, session).await?;
         return Ok(0);
     }
+    if args.rm.rm {
+        ephemeral::sweep(session).await;
+    }
+    let (mut resolved, _ports) = resolve_to_raise(&flags, args.any_port, session).await?;
+    warn(&resolved, session);
     let _lock = session
         .lock(resolved.runtime.as_ref(), &resolved.spec.name)
         .await?;
-    let (plan, edits) = look(&mut resolved, options, false).await?;
-    let timeout = args.timeout.of(&resolved.spec);
-    let Resolved {
-        runtime,
-        spec,
-        desired,
-        ..
-    } = &resolved;
-    let nothing = plan.is_nothing();
-
-    let outcome = session
-        .walk(&plan, runtime.as_ref(), desired, timeout)
-        .await;
-    outcome.into_result(
-        &session.interrupt,
-        &session.goes_on(),
-        &session.again("down   takes it back"),
-    )?;
-    if !args.no_wait {
-        let left = timeout
-            .saturating_sub(began.elapsed())
-            .max(Duration::from_secs(1));
-        let view = await_all(
-            session,
-            runtime.as_ref(),
-            desired,
-            left,
-            since,
-            args.wait_for,
-            nothing,
-        )
-        .await?;
-        reachable(session, runtime.as_ref(), desired, &view, nothing).await?;
-    }
-    session.ui.clear();
-    tell_edits(&edits, &plan, &resolved, session).await?;
-    for orphan in plan.named(Kind::Orphan) {
-        let remove = session.again("up --remove-orphans");
-        session.ui.warn(&format!(
-            "{orphan} is no longer asked for, and is left alone   ({remove} removes it)"
-        ));
-    }
+    let raise = Raise {
+        options,
+        timeout: args.timeout.of(&resolved.spec),
+        wait_for: (!args.no_wait).then_some(args.wait_for),
+    };
+    let nothing = raise.walk(&mut resolved, session).await?;
     let state = if args.no_wait {
         "is started"
     } else {
@@ -231,11 +216,113 @@ pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
     };
     session.ui.note(&format!(
         "Cluster {} {state}{how}.   export NAMESRV_ADDR='{}'   (or: eval \"$({})\")",
-        spec.name,
-        desired.namesrv_addrs().join(";"),
+        resolved.spec.name,
+        resolved.desired.namesrv_addrs().join(";"),
         session.again("env")
     ));
+    if let Some(ephemeral) = resolved.spec.ephemeral {
+        let left = ephemeral.until.saturating_sub(lease::now());
+        session.ui.note(&format!(
+            "It ends by itself in {}.   {}   ends it now",
+            ui::span(left),
+            session.again("down")
+        ));
+    }
     Ok(0)
+}
+
+/// Resolves what is to be raised; what stands of an ephemeral cluster of that name whose time is up is removed first. With
+/// `any_port`, a new cluster gets ports that are free, and a lock on them.
+pub async fn resolve_to_raise(
+    flags: &SpecFlags,
+    any_port: bool,
+    session: &Session<'_>,
+) -> Result<(Resolved, Option<Lock>), Error> {
+    let resolved = resolve(flags, session).await?;
+    if !ephemeral::is_over(resolved.runtime.as_ref(), &resolved.spec) {
+        return match any_port && resolved.previous.is_none() {
+            true => ephemeral::resolve_at_free_ports(flags, session)
+                .await
+                .map(|(resolved, ports)| (resolved, Some(ports))),
+            // A node keeps its ports for life.
+            false => Ok((resolved, None)),
+        };
+    }
+    let over = Cluster {
+        runtime: resolved.runtime,
+        spec: resolved.spec,
+        desired: resolved.desired,
+    };
+    ephemeral::remove(&over, session).await?;
+    Box::pin(resolve_to_raise(flags, any_port, session)).await
+}
+
+/// Says what was asked for and has no effect.
+pub fn warn(resolved: &Resolved, session: &Session<'_>) {
+    for warning in spec::warnings(&resolved.spec, engine::lint) {
+        session.ui.warn(&warning);
+    }
+}
+
+/// How a cluster is brought up: what `up` and `run` have in common.
+pub struct Raise {
+    /// What may be done beyond making what is missing.
+    pub options: UpOptions,
+    /// For all of it.
+    pub timeout: Duration,
+    /// How far nodes must have come; `None`: nobody waits.
+    pub wait_for: Option<WaitFor>,
+}
+
+impl Raise {
+    /// Observes, plans, walks, waits and dials, telling as it goes. Returns whether there was nothing to do. The cluster's lock
+    /// is the caller's.
+    pub async fn walk(
+        &self,
+        resolved: &mut Resolved,
+        session: &Session<'_>,
+    ) -> Result<bool, Error> {
+        let (began, since) = (Instant::now(), SystemTime::now());
+        let (plan, edits) = look(resolved, self.options, false).await?;
+        let Resolved {
+            runtime, desired, ..
+        } = &*resolved;
+        let nothing = plan.is_nothing();
+        let outcome = session
+            .walk(&plan, runtime.as_ref(), desired, self.timeout)
+            .await;
+        outcome.into_result(
+            &session.interrupt,
+            &session.goes_on(),
+            &session.again("down   takes it back"),
+        )?;
+        if let Some(wait_for) = self.wait_for {
+            let left = self
+                .timeout
+                .saturating_sub(began.elapsed())
+                .max(Duration::from_secs(1));
+            let view = await_all(
+                session,
+                runtime.as_ref(),
+                desired,
+                left,
+                since,
+                wait_for,
+                nothing,
+            )
+            .await?;
+            reachable(session, runtime.as_ref(), desired, &view, nothing).await?;
+        }
+        session.ui.clear();
+        tell_edits(&edits, &plan, resolved, session).await?;
+        for orphan in plan.named(Kind::Orphan) {
+            let remove = session.again("up --remove-orphans");
+            session.ui.warn(&format!(
+                "{orphan} is no longer asked for, and is left alone   ({remove} removes it)"
+            ));
+        }
+        Ok(nothing)
+    }
 }
 
 /// Observes, plans, and brings the user's files in.
@@ -245,6 +332,7 @@ async fn look(
     dry: bool,
 ) -> Result<(Plan, Vec<Edited>), Error> {
     let observed = resolved.runtime.observe(&resolved.desired).await?;
+    ephemeral::refuse_kept_messages(&resolved.spec, &observed)?;
     let mut plan = plan::up(
         &resolved.desired,
         resolved.previous.as_ref(),
@@ -252,7 +340,11 @@ async fn look(
         options,
     )?;
     // After the plan: a conflict leaves the files untouched as well.
-    let edits = properties::reconcile(&mut resolved.desired, resolved.previous.as_ref(), dry)?;
+    let edits = properties::reconcile(
+        &mut resolved.desired,
+        resolved.previous.as_ref(),
+        dry || !resolved.keeps_files,
+    )?;
     check_files(&resolved.desired, &edits)?;
     plan.use_files_of(&resolved.desired);
     Ok((plan, edits))

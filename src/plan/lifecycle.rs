@@ -136,7 +136,9 @@ pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
         .nodes
         .iter()
         .map(|n| (n.container.as_str(), n.name.as_str(), role(&n.container)));
-    stop_stages(&mut plan, nodes, observed);
+    if desired.ephemeral.is_none() {
+        stop_stages(&mut plan, nodes, observed);
+    }
     plan.changes.clear();
     plan.stage(
         observed

@@ -166,6 +166,8 @@ impl Runtime for Memory {
         Box::pin(async move { Ok(self.lock().files.get(&node.container).cloned()) })
     }
 
+    fn hold(&self) {}
+
     fn site(&self, _cluster: &str) -> Site {
         Site::Network
     }

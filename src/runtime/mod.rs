@@ -41,6 +41,8 @@ pub mod label {
     pub const VERSION: &str = "io.rmqctl.version";
     /// `user@host` that made it.
     pub const CREATED_BY: &str = "io.rmqctl.created-by";
+    /// Unix seconds at which an ephemeral cluster ends.
+    pub const EXPIRES_AT: &str = "io.rmqctl.expires-at";
     /// The resolved spec as JSON, on the network or on the spec volume that supersedes it.
     pub const SPEC: &str = "io.rmqctl.spec";
     /// What a volume is for: `store`, `conf`, `spec`.
@@ -55,6 +57,8 @@ pub trait Runtime: Send + Sync {
     fn observe<'a>(&'a self, desired: &'a Desired) -> Boxed<'a, Observed>;
     /// One action, one or few API calls. Every action may be repeated: what already stands is left alone.
     fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()>;
+    /// From now on, nodes of ephemeral clusters that it starts end when this process does, however it ends.
+    fn hold(&self);
     /// Names and paths that nodes of this runtime get.
     fn site(&self, cluster: &str) -> Site;
     /// The properties file as the node has it; `None` when there is no such node or file.

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Draft, Mode, Profile, parse_duration, parse_memory, parse_set, yaml};
+use super::{Draft, Ephemeral, Mode, Profile, parse_duration, parse_memory, parse_set, yaml};
 use crate::error::Error;
 
 /// What the cluster shall be. Without --file, what is not given stays as it is in a running cluster.
@@ -69,6 +70,12 @@ pub struct SpecFlags {
     /// Time that a node gets to stop before it is killed
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub stop_timeout: Option<Duration>,
+    /// When the cluster ends by itself; commands that raise such ones say it.
+    #[arg(skip)]
+    pub ephemeral: Option<Ephemeral>,
+    /// What the file says, once it was read: standard input is there only once.
+    #[arg(skip)]
+    pub loaded: OnceLock<Draft>,
 }
 
 impl SpecFlags {
@@ -96,6 +103,7 @@ impl SpecFlags {
             cpus: self.cpus,
             stop_timeout: self.stop_timeout,
             conf_dir: self.conf_dir.as_ref().map(|dir| cwd.join(dir)),
+            ephemeral: self.ephemeral,
             ..Draft::default()
         };
         for set in &self.sets {
@@ -106,9 +114,13 @@ impl SpecFlags {
 
     /// What `--file` says, if it is given.
     pub fn file_draft(&self, cwd: &Path) -> Result<Option<Draft>, Error> {
-        self.file
-            .as_ref()
-            .map(|path| yaml::load(path, cwd))
-            .transpose()
+        let Some(path) = &self.file else {
+            return Ok(None);
+        };
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(Some(loaded.clone()));
+        }
+        let draft = yaml::load(path, cwd)?;
+        Ok(Some(self.loaded.get_or_init(|| draft).clone()))
     }
 }

@@ -3,6 +3,7 @@
 //! "Typed" and "meant" are two types: a [`Draft`] holds only what was said, in a file or by flags; a [`ClusterSpec`] has
 //! every value. Drafts are laid over a base, later over earlier: defaults (or the running cluster's spec), file, flags.
 
+mod ephemeral;
 mod flags;
 pub mod yaml;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, nearest};
+pub use ephemeral::Ephemeral;
 pub use flags::SpecFlags;
 
 /// Broker properties by their Java names.
@@ -115,6 +117,9 @@ pub struct ClusterSpec {
     pub conf_dir: PathBuf,
     /// Seconds that `up` and `restart` wait for readiness.
     pub wait_timeout_seconds: u64,
+    /// When it ends by itself; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Ephemeral>,
 }
 
 /// What was said, in a file or by flags; `None` and empty: not said.
@@ -150,6 +155,7 @@ pub struct Draft {
     pub labels: BTreeMap<String, String>,
     pub conf_dir: Option<PathBuf>,
     pub wait_timeout: Option<Duration>,
+    pub ephemeral: Option<Ephemeral>,
 }
 
 /// Properties that follow from the topology, and what to say instead.
@@ -213,6 +219,7 @@ impl ClusterSpec {
             labels: BTreeMap::new(),
             conf_dir,
             wait_timeout_seconds: 60,
+            ephemeral: None,
         }
     }
 
@@ -272,6 +279,7 @@ impl ClusterSpec {
             self.wait_timeout_seconds = timeout.as_secs().max(1);
         }
         set(&mut self.conf_dir, &draft.conf_dir);
+        self.ephemeral = draft.ephemeral.or(self.ephemeral);
         self.env.extend(draft.env.clone());
         self.labels.extend(draft.labels.clone());
         merge(&mut self.properties, &draft.properties);

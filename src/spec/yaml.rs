@@ -246,6 +246,7 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
         labels: texts(file.labels),
         conf_dir: file.conf_dir.map(|path| dir.join(path)),
         wait_timeout: duration(file.wait.timeout, "timeout")?,
+        ephemeral: None,
     })
 }
 

@@ -76,13 +76,13 @@ impl Docker {
 
 /// Cuts a byte stream into lines.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     partial: BytesMut,
 }
 
 impl Lines {
     /// The lines that `bytes` completes.
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let room = LINE_MAX.saturating_sub(self.partial.len());

@@ -4,6 +4,7 @@
 //! without that label, or with another cluster's, are never changed. What stands is read back from the daemon each time; there
 //! is no state file.
 
+mod attach;
 mod connect;
 mod describe;
 mod disturb;
@@ -13,7 +14,8 @@ mod node;
 mod observe;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error;
@@ -25,6 +27,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{Receiver, Sender};
 
+use self::attach::Attached;
 use super::describe::{About, Description};
 use super::image::{Engine, hex};
 use super::{Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError, created_by, label};
@@ -39,6 +42,10 @@ pub struct Docker {
     arch: String,
     local: bool,
     engine: OnceCell<Arc<Engine>>,
+    /// Whether this process holds what it starts.
+    holds: AtomicBool,
+    /// Containers of ephemeral clusters that this process started, by name.
+    attached: Mutex<BTreeMap<String, Attached>>,
 }
 
 impl Docker {
@@ -54,6 +61,8 @@ impl Docker {
             arch: daemon.arch,
             local: daemon.local,
             engine: OnceCell::new(),
+            holds: AtomicBool::new(false),
+            attached: Mutex::default(),
         })
     }
 
@@ -446,6 +455,10 @@ impl Runtime for Docker {
         Box::pin(self.read_file(node))
     }
 
+    fn hold(&self) {
+        self.holds.store(true, Ordering::Relaxed);
+    }
+
     fn site(&self, _cluster: &str) -> Site {
         Site::Network
     }
@@ -477,7 +490,15 @@ impl Runtime for Docker {
     }
 
     fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>> {
-        Box::pin(self.last_lines(container, tail))
+        Box::pin(async move {
+            let lines = self.last_lines(container, tail).await;
+            let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+            match (lines, attached.get(container)) {
+                // It is gone, and took its log with it.
+                (Err(_), Some(attached)) => Ok(attached.last_lines(tail)),
+                (lines, _) => lines,
+            }
+        })
     }
 
     fn first_end<'a>(&'a self, desired: &'a Desired, since: SystemTime) -> Boxed<'a, NodeEnd> {
@@ -580,6 +601,9 @@ fn cluster_labels(desired: &Desired) -> HashMap<String, String> {
     labels.insert(label::CLUSTER.into(), desired.cluster.clone());
     labels.insert(label::VERSION.into(), env!("CARGO_PKG_VERSION").into());
     labels.insert(label::CREATED_BY.into(), created_by());
+    if let Some(ephemeral) = desired.ephemeral {
+        labels.insert(label::EXPIRES_AT.into(), ephemeral.until.to_string());
+    }
     labels.insert("com.docker.compose.project".into(), desired.cluster.clone());
     labels
 }

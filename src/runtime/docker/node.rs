@@ -3,16 +3,20 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models as api;
 use bollard::query_parameters as query;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::super::{RuntimeError, image, label};
 use super::{Docker, cluster_labels, found, holder_words, node_labels};
 use crate::topology::{Desired, Node, Role};
+
+/// How long the daemon may take to remove a container that has ended.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Docker {
     pub(super) async fn create_node(
@@ -148,6 +152,10 @@ impl Docker {
         if state.running == Some(true) {
             return Ok(());
         }
+        if desired.ephemeral.is_some() {
+            self.attach(container, self.holds.load(Ordering::Relaxed))
+                .await?;
+        }
         self.api
             .start_container(container, None::<query::StartContainerOptions>)
             .await
@@ -178,9 +186,15 @@ impl Docker {
         // The daemon answers when the container has ended.
         let patient = desired.stop_timeout + Duration::from_secs(30);
         let api = self.api.clone().with_timeout(patient);
-        found(api.stop_container(container, Some(options)).await)
-            .map(drop)
-            .map_err(failed)
+        let stopped = api.stop_container(container, Some(options));
+        let stopped = if desired.ephemeral.is_some() {
+            // It goes when it has ended; its volumes are free only when it is gone.
+            let (gone, stopped) = tokio::join!(self.await_removal(container, patient), stopped);
+            gone.map(|()| stopped)?
+        } else {
+            stopped.await
+        };
+        found(stopped).map(drop).map_err(failed)
     }
 
     pub(super) async fn remove_node(
@@ -196,9 +210,32 @@ impl Docker {
             .v(true)
             .force(true)
             .build();
-        found(self.api.remove_container(container, Some(options)).await)
-            .map(drop)
-            .map_err(|e| RuntimeError::failed("remove", container, e))
+        let failed = |e: Error| RuntimeError::failed("remove", container, e);
+        match self.api.remove_container(container, Some(options)).await {
+            // It was to go when it ended, and the daemon is at it.
+            Err(Error::DockerResponseServerError {
+                status_code: 409, ..
+            }) if desired.ephemeral.is_some() => {
+                self.await_removal(container, REMOVAL_TIMEOUT).await
+            }
+            answer => found(answer).map(drop).map_err(failed),
+        }
+    }
+
+    async fn await_removal(&self, container: &str, patience: Duration) -> Result<(), RuntimeError> {
+        let failed = |reason: String| RuntimeError::failed("remove", container, reason);
+        let options = query::WaitContainerOptionsBuilder::new()
+            .condition("removed")
+            .build();
+        let mut waits = std::pin::pin!(self.api.wait_container(container, Some(options)));
+        match tokio::time::timeout(patience, waits.next()).await {
+            // Its exit code comes as an error when it is not 0; either way it is gone, and 404 says so too.
+            Ok(_) => Ok(()),
+            Err(_) => Err(failed(format!(
+                "the daemon was still at it after {} s",
+                patience.as_secs()
+            ))),
+        }
     }
 
     /// State of the container if it is this cluster's, `None` when there is none; another's of the name is an error.
@@ -259,8 +296,13 @@ fn container_body(
             (format!("{}/tcp", port.container), Some(vec![binding]))
         })
         .collect();
+    let ends_itself = desired.ephemeral.is_some().then_some(true);
     api::ContainerCreateBody {
         image: Some(image),
+        // A holder's input: the daemon closes it when the one client that attached is gone.
+        open_stdin: ends_itself,
+        stdin_once: ends_itself,
+        attach_stdin: ends_itself,
         cmd: Some(node.command.clone()),
         hostname: Some(node.name.clone()),
         env: Some(node.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
@@ -287,12 +329,19 @@ fn host_config(
     bindings: HashMap<String, Option<Vec<api::PortBinding>>>,
     labels: &HashMap<String, String>,
 ) -> api::HostConfig {
+    // One that ends by itself is not started again, and leaves nothing: its volumes are anonymous and go with it.
+    let ends_itself = desired.ephemeral.is_some();
     let memory = node.memory.and_then(|bytes| i64::try_from(bytes).ok());
     api::HostConfig {
         restart_policy: Some(api::RestartPolicy {
-            name: Some(api::RestartPolicyNameEnum::ALWAYS),
+            name: Some(if ends_itself {
+                api::RestartPolicyNameEnum::NO
+            } else {
+                api::RestartPolicyNameEnum::ALWAYS
+            }),
             maximum_retry_count: None,
         }),
+        auto_remove: Some(ends_itself),
         network_mode: Some(desired.network.clone()),
         port_bindings: Some(bindings),
         mounts: Some(mounts(node, labels)),
@@ -401,6 +450,7 @@ mod tests {
             conf_dir: "rmq/conf".into(),
             stop_timeout: Duration::from_millis(30_500),
             labels: BTreeMap::new(),
+            ephemeral: None,
             spec: "{}".into(),
             nodes: vec![node.clone()],
         };

@@ -42,6 +42,9 @@ pub struct NodeFile {
     pub env: BTreeMap<String, String>,
     /// How long a stop waits before it kills.
     pub stop_timeout: Duration,
+    /// Unix seconds at which it ends and its directory goes.
+    #[serde(default)]
+    pub until: Option<u64>,
 }
 
 /// What a node's supervisor last said.
@@ -125,6 +128,18 @@ impl NodeDir {
         }
         remove_file(&self.0.join("volume"))?;
         remove_if_empty(&self.0)
+    }
+    /// Deletes all of a node that ended by itself, and with the last one what is left of its cluster.
+    pub fn remove_ephemeral(&self) -> io::Result<()> {
+        self.remove_node()?;
+        let Some(cluster) = self.0.parent() else {
+            return Ok(());
+        };
+        if StateDir::dirs(cluster)?.is_empty() {
+            remove_file(&cluster.join("spec.json"))?;
+            remove_if_empty(cluster)?;
+        }
+        Ok(())
     }
     /// Deletes all but the store of a volume, and the directory if nothing is left.
     pub fn remove_node(&self) -> io::Result<()> {

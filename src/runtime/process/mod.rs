@@ -16,12 +16,14 @@ pub use supervisor::supervise;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::process::ChildStdin;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{Receiver, Sender};
 
@@ -45,6 +47,10 @@ const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Processes {
     state: StateDir,
     engine: OnceCell<Arc<Engine>>,
+    /// Whether this process holds what it starts.
+    holds: AtomicBool,
+    /// The inputs of supervisors it holds: the kernel closes them with this process.
+    held: Mutex<Vec<ChildStdin>>,
 }
 
 impl Processes {
@@ -57,6 +63,8 @@ impl Processes {
         Processes {
             state,
             engine: OnceCell::new(),
+            holds: AtomicBool::new(false),
+            held: Mutex::default(),
         }
     }
 
@@ -231,6 +239,9 @@ impl Processes {
             (label::ENGINE_SHA256, engine.sha256.clone()),
         ];
         labels.extend(own.map(|(key, value)| (key.to_string(), value)));
+        if let Some(ephemeral) = desired.ephemeral {
+            labels.insert(label::EXPIRES_AT.into(), ephemeral.until.to_string());
+        }
         if let Some(broker) = &node.broker {
             labels.insert(label::BROKER.into(), broker.name.clone());
             labels.insert(label::BROKER_ID.into(), broker.id.to_string());
@@ -246,6 +257,7 @@ impl Processes {
             command: node.command.clone(),
             env: node.env.clone(),
             stop_timeout: desired.stop_timeout,
+            until: desired.ephemeral.map(|ephemeral| ephemeral.until),
         })
         .map_err(failed)
     }
@@ -292,7 +304,13 @@ impl Processes {
             // Its supervisor was killed: it would not come back by itself, and two engines must not have one store.
             self.stop_node(desired, container).await?;
         }
-        supervisor::launch(&dir, &node).await
+        let hold = node.until.is_some() && self.holds.load(Ordering::Relaxed);
+        let input = supervisor::launch(&dir, &node, hold).await?;
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(input);
+        Ok(())
     }
 
     async fn stop_node(&self, desired: &Desired, container: &str) -> Result<(), RuntimeError> {
@@ -421,6 +439,10 @@ impl Runtime for Processes {
                 Err(e) => Err(RuntimeError::failed("read", &path.display().to_string(), e)),
             }
         })
+    }
+
+    fn hold(&self) {
+        self.holds.store(true, Ordering::Relaxed);
     }
 
     fn site(&self, cluster: &str) -> Site {

@@ -1,7 +1,7 @@
 //! Keeps one node running: what `restart=always` is for a container, as one small process per node.
 //!
 //! `rmqctl engine supervise DIR` starts the node in `DIR`, starts it again when it ends (after 100 ms, doubling to 10 s while it
-//! dies young), and on SIGTERM stops it and ends. It writes `run.json` at each change, and cuts the log.
+//! dies young), and on SIGTERM stops it and ends. A node of an ephemeral cluster it stops when that ends, and removes. It writes `run.json` at each change, and cuts the log.
 //! It says `ok` on its standard output when the node has been started, and nothing after.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal as Received, SignalKind, signal};
 
 use super::super::RuntimeError;
 use super::super::pid::Process;
 use super::dir::{LastEnd, NodeDir, NodeFile, RunFile};
+use crate::lease;
 
 /// What `supervise` prints once the node runs.
 pub const STARTED: &str = "ok";
@@ -74,11 +75,26 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
     // The reader may be gone; the node runs all the same.
     let _ = writeln!(std::io::stdout(), "{STARTED}");
 
+    let lapse = async {
+        match node.until {
+            Some(until) => lease::lapse(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(lapse);
     let mut backoff = BACKOFF_FIRST;
     loop {
         let started = tokio::time::Instant::now();
-        let stop_asked = watch(&dir, &mut child, &mut term).await;
-        if stop_asked {
+        let end = tokio::select! {
+            end = watch(&dir, &mut child, &mut term) => end,
+            why = &mut lapse => {
+                note(&dir, &format!("{why}: stopping"));
+                // What it would write down goes with the directory.
+                stop(&mut child, node.stop_timeout).await;
+                return dir.remove_ephemeral().map_err(failed);
+            }
+        };
+        if end == End::Asked {
             let status = stop(&mut child, node.stop_timeout).await;
             run.child = None;
             run.last_end = Some(end_of(status));
@@ -95,6 +111,7 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
                 _ = term.recv() => return Ok(()),
+                _ = &mut lapse => return dir.remove_ephemeral().map_err(failed),
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
             match spawn(&dir, &node) {
@@ -109,13 +126,22 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
     }
 }
 
-/// Waits for the node's end (`false`) or SIGTERM (`true`), and keeps the log within its bound meanwhile.
-async fn watch(dir: &NodeDir, child: &mut Child, term: &mut Received) -> bool {
+/// What a wait for a node's end ended with.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// The node ended.
+    Own,
+    /// SIGTERM came.
+    Asked,
+}
+
+/// Waits for the node's end or SIGTERM, and keeps the log within its bound meanwhile.
+async fn watch(dir: &NodeDir, child: &mut Child, term: &mut Received) -> End {
     let mut look = tokio::time::interval(LOG_LOOK);
     loop {
         tokio::select! {
-            _ = child.wait() => return false,
-            _ = term.recv() => return true,
+            _ = child.wait() => return End::Own,
+            _ = term.recv() => return End::Asked,
             _ = look.tick() => {
                 if let Err(e) = cut_log(dir) {
                     note(dir, &format!("the log could not be cut: {e}"));
@@ -194,18 +220,28 @@ fn unix_now() -> Duration {
         .unwrap_or_default()
 }
 
-/// Starts the supervisor of the node in `dir` and waits until it says that the node has been started.
-pub async fn launch(dir: &NodeDir, node: &NodeFile) -> Result<(), RuntimeError> {
-    use tokio::io::AsyncReadExt;
+/// Starts the supervisor of the node in `dir` and waits until it says that the node has been started. With `hold`, the node ends
+/// when what this returns is dropped, as it is with this process.
+pub async fn launch(
+    dir: &NodeDir,
+    node: &NodeFile,
+    hold: bool,
+) -> Result<Option<ChildStdin>, RuntimeError> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let failed = |reason: String| RuntimeError::failed("start", &node.container, reason);
     let mut supervisor = Command::new(&node.binary)
         .args(["engine", "supervise"])
         .arg(&dir.0)
-        .stdin(Stdio::null())
+        .stdin(if hold { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| failed(format!("{}: {e}", node.binary.display())))?;
+    let mut input = supervisor.stdin.take();
+    if let Some(input) = &mut input {
+        let told = input.write_all(lease::HELD).await;
+        told.map_err(|e| failed(format!("its supervisor does not listen: {e}")))?;
+    }
     let mut said = [0; STARTED.len()];
     let mut out = supervisor
         .stdout
@@ -213,7 +249,7 @@ pub async fn launch(dir: &NodeDir, node: &NodeFile) -> Result<(), RuntimeError> 
         .expect("stdout was asked to be piped");
     let heard = tokio::time::timeout(Duration::from_secs(10), out.read_exact(&mut said)).await;
     match heard {
-        Ok(Ok(_)) if said == *STARTED.as_bytes() => Ok(()),
+        Ok(Ok(_)) if said == *STARTED.as_bytes() => Ok(input),
         Err(_) => {
             let _ = supervisor.kill().await;
             Err(failed("its supervisor said nothing for 10 s".into()))
