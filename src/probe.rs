@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rocketmq_protocol::{Command, ExtFields};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,8 +26,13 @@ pub struct Dial {
 
 /// Request codes used here (`apache/rocketmq: remoting/.../protocol/RequestCode.java`).
 const GET_BROKER_RUNTIME_INFO: i32 = 28;
+const GET_ROUTEINFO_BY_TOPIC: i32 = 105;
 const GET_BROKER_CLUSTER_INFO: i32 = 106;
 const GET_BROKER_HA_STATUS: i32 = 907;
+
+/// Answer codes (`apache/rocketmq: remoting/.../protocol/ResponseCode.java`).
+const SUCCESS: i32 = 0;
+const TOPIC_NOT_EXIST: i32 = 17;
 
 /// How long a [`dial`] may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +77,46 @@ pub async fn look(desired: &Desired, each: Duration) -> View {
     let answers = futures_util::future::join_all(answers).await;
     View {
         nodes: conclude(answers, desired),
+    }
+}
+
+/// Which of the topics some name server has no route for yet, each with why. With a route, clients can send and pull.
+pub async fn missing_routes(
+    desired: &Desired,
+    topics: &[String],
+    each: Duration,
+) -> BTreeMap<String, String> {
+    let namesrvs = desired.namesrv_addrs();
+    let asked = namesrvs
+        .iter()
+        .flat_map(|address| topics.iter().map(move |topic| (address, topic)));
+    let answers = asked.map(|(address, topic)| async move {
+        let answer = tokio::time::timeout(each, ask_route(address, topic)).await;
+        let fault = match answer {
+            Ok(Ok(())) => return None,
+            Ok(Err(why)) => why,
+            Err(_) => "no answer in time".to_owned(),
+        };
+        Some((topic.clone(), format!("{address}: {fault}")))
+    });
+    let answers = futures_util::future::join_all(answers).await;
+    answers.into_iter().flatten().collect()
+}
+
+async fn ask_route(address: &str, topic: &str) -> Result<(), String> {
+    let mut peer = Peer::connect(address).await?;
+    let question = Command::request(
+        GET_ROUTEINFO_BY_TOPIC,
+        ExtFields::new().with("topic", topic),
+    );
+    let answer = peer.call(question).await?;
+    match answer.code {
+        SUCCESS => Ok(()),
+        TOPIC_NOT_EXIST => Err("it has no route".to_owned()),
+        code => Err(format!(
+            "it answers code {code}: {}",
+            answer.remark.unwrap_or_default()
+        )),
     }
 }
 

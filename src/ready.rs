@@ -139,6 +139,52 @@ pub async fn wait(wait: &Wait<'_>) -> Result<View, Error> {
     }
 }
 
+/// Returns when every name server has a route for each topic, which a topic gets when it is made, by hand or by a first send.
+pub async fn wait_for_topics(wait: &Wait<'_>, topics: &[String]) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut missing: BTreeMap<String, String> = BTreeMap::new();
+    let mut ready: Vec<&String> = Vec::new();
+    let deadline = tokio::time::sleep(wait.timeout);
+    tokio::pin!(deadline);
+    let mut pace = tokio::time::interval(LOOK_PERIOD);
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let look = async {
+            pace.tick().await;
+            probe::missing_routes(wait.desired, topics, ANSWER_TIMEOUT).await
+        };
+        missing = tokio::select! {
+            () = wait.interrupt.requested() => {
+                return Err(wait.interrupt.error().detail("waiting was given up; the cluster stands"));
+            }
+            () = &mut deadline => break,
+            missing = look => missing,
+        };
+        for topic in topics.iter().filter(|t| !missing.contains_key(*t)) {
+            if !ready.contains(&topic) {
+                ready.push(topic);
+                (wait.on_ready)(topic, "has a route", began.elapsed());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+    }
+    let title = format!(
+        "{} of {} topics have no route after {} s",
+        missing.len().max(topics.len() - ready.len()),
+        topics.len(),
+        wait.timeout.as_secs()
+    );
+    Err(Error::new("RMQ-E043", Exit::NotReady, title)
+        .lines(
+            missing
+                .into_iter()
+                .map(|(topic, why)| format!("topic {topic}: {why}")),
+        )
+        .hint("a topic gets its route when it is made, or with the first send to it"))
+}
+
 fn given_up(wait: &Wait<'_>, missing: &BTreeMap<&str, String>) -> Error {
     let mut error = wait
         .interrupt

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Cell, ContentArrangement, Table, presets};
@@ -31,6 +31,8 @@ pub enum ProgressMode {
     Tty,
     /// One line a thing, when it is done.
     Plain,
+    /// JSON lines on standard error, one object an event.
+    Json,
     /// Nothing.
     None,
 }
@@ -51,12 +53,38 @@ pub enum Format {
     Name,
 }
 
+/// Form of a result that has no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum Structured {
+    Json,
+    Yaml,
+}
+
+impl From<Structured> for Format {
+    fn from(form: Structured) -> Self {
+        match form {
+            Structured::Json => Format::Json,
+            Structured::Yaml => Format::Yaml,
+        }
+    }
+}
+
 /// The terminal.
 #[derive(Debug)]
 pub struct Ui {
     progress: ProgressMode,
     live: MultiProgress,
     bars: Mutex<BTreeMap<String, ProgressBar>>,
+    count: Mutex<Count>,
+}
+
+/// How far a plan has come, for events.
+#[derive(Debug, Default)]
+struct Count {
+    cluster: String,
+    done: usize,
+    total: usize,
 }
 
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -82,6 +110,7 @@ impl Ui {
             progress,
             live: MultiProgress::new(),
             bars: Mutex::new(BTreeMap::new()),
+            count: Mutex::default(),
         }
     }
 
@@ -119,14 +148,74 @@ impl Ui {
 
     /// A sentence beside the result.
     pub fn note(&self, text: &str) {
-        if self.progress != ProgressMode::None {
-            self.err(text);
+        match self.progress {
+            ProgressMode::None => {}
+            ProgressMode::Json => self.event(serde_json::json!({ "note": text })),
+            _ => self.err(text),
         }
+    }
+
+    /// A plan of so many steps begins on a cluster.
+    pub fn begin(&self, cluster: &str, total: usize) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = Count {
+            cluster: cluster.to_owned(),
+            done: 0,
+            total,
+        };
+    }
+
+    /// One of its steps is done.
+    pub fn step(&self) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        count.done += 1;
+    }
+
+    /// What a thing has come to, as an event.
+    fn state(&self, what: &str, state: &str) {
+        let event = {
+            let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+            serde_json::json!({
+                "cluster": count.cluster,
+                "node": what,
+                "state": state,
+                "done": count.done,
+                "total": count.total,
+            })
+        };
+        self.event(event);
+    }
+
+    /// A line of JSON with the time in Unix seconds; `fields` is an object.
+    fn event(&self, mut fields: serde_json::Value) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_millis());
+        fields["time"] = (now as f64 / 1000.0).into();
+        let _ = writeln!(std::io::stderr().lock(), "{fields}");
+    }
+
+    /// Asks the person at the terminal; `None` where nobody is there.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if !terminal {
+            return None;
+        }
+        self.live.suspend(|| {
+            let mut err = anstream::stderr().lock();
+            let _ = err
+                .write_all(question.as_bytes())
+                .and_then(|()| err.flush());
+        });
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok().map(|_| answer)
     }
 
     /// A warning; it is shown under `--quiet` too.
     pub fn warn(&self, text: &str) {
-        self.err(&format!("{ODD}!{ODD:#} {text}"));
+        match self.progress {
+            ProgressMode::Json => self.event(serde_json::json!({ "warning": text })),
+            _ => self.err(&format!("{ODD}!{ODD:#} {text}")),
+        }
     }
 
     /// The end of a command that failed.
@@ -134,6 +223,10 @@ impl Ui {
         self.clear();
         if json {
             self.value(&serde_json::json!({ "error": error }), Format::Json);
+            return;
+        }
+        if self.progress == ProgressMode::Json {
+            self.event(serde_json::json!({ "error": error }));
             return;
         }
         let text = error.to_string();
@@ -149,8 +242,10 @@ impl Ui {
 
     /// Something is being done to `what`.
     pub fn doing(&self, what: &str, doing: &str) {
-        if self.progress != ProgressMode::Tty {
-            return;
+        match self.progress {
+            ProgressMode::Tty => {}
+            ProgressMode::Json => return self.state(what, doing),
+            _ => return,
         }
         let mut bars = self
             .bars
@@ -173,6 +268,9 @@ impl Ui {
     /// `what` is done.
     pub fn done(&self, what: &str, how: &str) {
         self.clear_one(what);
+        if self.progress == ProgressMode::Json {
+            return self.state(what, how);
+        }
         self.note(format!(" {GOOD}✔{GOOD:#} {what:<16} {how}").trim_end());
     }
 

@@ -166,7 +166,7 @@ const ROOMS: &[Room] = &[
     Room {
         path: "src/probe",
         modules: Some(&["client", "error", "topology"]),
-        crates: &[],
+        crates: &["rocketmq_protocol"],
         never: NO_DAEMON,
     },
     // Readiness, the lock and Ctrl-C: small rooms beside the commands that use them.

@@ -1,12 +1,26 @@
 //! `env`: what a program needs to find the cluster, for a shell to evaluate.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
 use super::Session;
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::spec::unknown_name;
 use crate::topology::{Desired, Site};
+use crate::ui::Structured;
+
+const EXAMPLES: &str = "\
+Examples:
+  eval \"$(rmqctl env)\"
+  rmqctl env --shell github                          in a GitHub workflow: for the steps that follow
+  rmqctl env --shell dotenv --view network > .env    for docker run --env-file .env --network rmqnetwork
+  rmqctl env --rename NAMESRV_ADDR=ROCKETMQ_NAME_SERVER
+  rmqctl env -o json";
 
 /// Print the variables that lead a program to the cluster: eval "$(rmqctl env)"
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Env {
     /// Whose syntax
     #[arg(long, value_name = "SHELL", default_value = "auto")]
@@ -17,6 +31,16 @@ pub struct Env {
     /// Give the value of a variable under another name too: NAMESRV_ADDR=ROCKETMQ_NAME_SERVER
     #[arg(long = "rename", value_name = "A=B")]
     renames: Vec<Rename>,
+    /// The variables as one object instead
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "shell")]
+    output: Option<Structured>,
+}
+
+impl Env {
+    /// Whether errors are to be JSON too.
+    pub fn is_json(&self) -> bool {
+        self.output == Some(Structured::Json)
+    }
 }
 
 /// `A=B`: what A holds is wanted under the name B too.
@@ -56,7 +80,7 @@ enum Shell {
     Pwsh,
     /// KEY=VALUE lines, as docker --env-file reads them
     Dotenv,
-    /// Appended to $GITHUB_ENV: rmqctl env --shell github >> "$GITHUB_ENV"
+    /// Appended to the file $GITHUB_ENV names, for the steps that follow; printed where it names none
     Github,
 }
 
@@ -78,8 +102,22 @@ pub async fn env(args: Env, session: &Session<'_>) -> Result<u8, Error> {
         chosen => chosen,
     };
     let all = with_renames(variables(&cluster.desired, in_network), &args.renames)?;
-    for (key, value) in all {
-        session.ui.out(&line(shell, &key, &value));
+    if let Some(format) = args.output {
+        let all: BTreeMap<String, String> = all.into_iter().collect();
+        session.ui.value(&all, format.into());
+        return Ok(0);
+    }
+    let text: String = all.iter().map(|(k, v)| line(shell, k, v)).collect();
+    match std::env::var_os("GITHUB_ENV").filter(|path| !path.is_empty()) {
+        Some(path) if shell == Shell::Github => {
+            append(Path::new(&path), &text)?;
+            let names: Vec<String> = all.into_iter().map(|(key, _)| key).collect();
+            session.ui.note(&format!(
+                "{} are set for the steps that follow.",
+                names.join(", ")
+            ));
+        }
+        _ => session.ui.out(&text),
     }
     Ok(0)
 }
@@ -123,6 +161,23 @@ pub fn variables(desired: &Desired, in_network: bool) -> Vec<(String, String)> {
         all.push(("RMQ_NETWORK".to_owned(), desired.network.clone()));
     }
     all
+}
+
+fn append(path: &Path, text: &str) -> Result<(), Error> {
+    let written = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|reason| {
+        Error::new(
+            "RMQ-E130",
+            Exit::Failed,
+            format!("cannot write {}", path.display()),
+        )
+        .detail(reason.to_string())
+        .hint("GITHUB_ENV names the file that the runner reads; unset it to have the lines printed")
+    })
 }
 
 fn line(shell: Shell, key: &str, value: &str) -> String {

@@ -1,7 +1,8 @@
 //! `ls`: every cluster of this runtime.
 
-use super::{Cluster, Session};
+use super::{Cluster, Session, ephemeral};
 use crate::error::Error;
+use crate::lease;
 use crate::plan::NodeState;
 use crate::ui::{self, Format};
 
@@ -29,7 +30,13 @@ struct Row {
     slaves: u32,
     running: usize,
     nodes: usize,
+    /// `running`, `degraded`, `stopped`, or `expired`.
+    state: &'static str,
     namesrv: String,
+    /// Unix seconds at which it ends by itself.
+    expires_at: Option<u64>,
+    /// Until then.
+    expires_in_seconds: Option<u64>,
 }
 
 /// `ls`
@@ -41,18 +48,30 @@ pub async fn ls(args: Ls, session: &Session<'_>) -> Result<u8, Error> {
             continue;
         };
         let observed = cluster.observe().await?;
+        let running = observed
+            .nodes
+            .iter()
+            .filter(|n| n.state == NodeState::Running)
+            .count();
+        let nodes = cluster.desired.nodes.len();
+        let expires_at = cluster.spec.ephemeral.map(|ephemeral| ephemeral.until);
+        let state = match running {
+            _ if ephemeral::is_over(cluster.runtime.as_ref(), &cluster.spec) => "expired",
+            0 => "stopped",
+            running if running < nodes => "degraded",
+            _ => "running",
+        };
         rows.push(Row {
             cluster: name,
             runtime: cluster.runtime.kind(),
             masters: cluster.spec.masters,
             slaves: cluster.spec.slaves,
-            running: observed
-                .nodes
-                .iter()
-                .filter(|n| n.state == NodeState::Running)
-                .count(),
-            nodes: cluster.desired.nodes.len(),
+            running,
+            nodes,
+            state,
             namesrv: cluster.desired.namesrv_addrs().join(";"),
+            expires_at,
+            expires_in_seconds: expires_at.map(|at| at.saturating_sub(lease::now())),
         });
     }
     match args.output {
@@ -68,14 +87,18 @@ pub async fn ls(args: Ls, session: &Session<'_>) -> Result<u8, Error> {
                     vec![
                         r.cluster.clone(),
                         r.runtime.to_owned(),
+                        r.state.to_owned(),
                         format!("{}/{}", r.running, r.nodes),
                         brokers,
                         r.namesrv.clone(),
+                        r.expires_in_seconds.map_or("-".to_owned(), ui::span),
                     ]
                 })
                 .collect();
             session.ui.out(&ui::table(
-                &["CLUSTER", "RUNTIME", "RUNNING", "BROKERS", "NAMESRV"],
+                &[
+                    "CLUSTER", "RUNTIME", "STATE", "RUNNING", "BROKERS", "NAMESRV", "EXPIRES",
+                ],
                 &cells,
                 |_, _| None,
             ));

@@ -7,11 +7,14 @@ mod down;
 mod engine;
 mod env;
 mod ephemeral;
+#[cfg(test)]
+mod examples;
 mod exec;
 mod init;
 mod logs;
 mod ls;
 mod power;
+mod prune;
 mod run;
 mod status;
 mod up;
@@ -98,6 +101,7 @@ enum Command {
     Plan(up::PlanArgs),
     Down(down::Down),
     Run(run::Run),
+    Prune(prune::Prune),
     Start(power::Start),
     Stop(power::Stop),
     Restart(power::Restart),
@@ -158,6 +162,9 @@ impl Command {
             Command::Plan(args) => args.is_json(),
             Command::Status(args) => args.is_json(),
             Command::Ls(args) => args.is_json(),
+            Command::Prune(args) => args.is_json(),
+            Command::Wait(args) => args.is_json(),
+            Command::Env(args) => args.is_json(),
             Command::Why(args) => args.is_json(),
             _ => false,
         }
@@ -186,6 +193,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Up(args) => up::up(args, &session).await,
         Command::Plan(args) => up::plan(args, &session).await,
         Command::Down(args) => down::down(args, &session).await,
+        Command::Prune(args) => prune::prune(args, &session).await,
         Command::Run(args) => {
             session.global.name.get_or_insert_with(run::unique_name);
             run::run(args, &session).await
@@ -318,6 +326,8 @@ impl Session<'_> {
         desired: &Desired,
         await_timeout: Duration,
     ) -> Outcome {
+        self.ui
+            .begin(&desired.cluster, plan.stages.iter().flatten().count());
         let on_step = |step: &Step, done: bool| self.show_step(step, done, plan, desired);
         let walk = Walk {
             runtime,
@@ -331,6 +341,9 @@ impl Session<'_> {
     }
 
     fn show_step(&self, step: &Step, done: bool, plan: &Plan, desired: &Desired) {
+        if done {
+            self.ui.step();
+        }
         let name = |container: &str| desired.node_name(container).to_owned();
         let (what, doing, end) = match &step.action {
             Action::EnsureImage => ("engine image".to_owned(), "loading", "in place"),

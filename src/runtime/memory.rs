@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
-use super::{Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError};
+use super::{Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError};
 use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -167,6 +167,14 @@ impl Runtime for Memory {
     }
 
     fn hold(&self) {}
+
+    fn leftovers(&self) -> Boxed<'_, Vec<Leftover>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn discard<'a>(&'a self, _leftover: &'a Leftover) -> Boxed<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
 
     fn site(&self, _cluster: &str) -> Site {
         Site::Network

@@ -6,6 +6,7 @@
 pub mod describe;
 pub mod docker;
 pub mod image;
+mod leftover;
 #[cfg(test)]
 pub mod memory;
 mod pid;
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use self::describe::{About, Description};
+pub use leftover::{Leftover, LeftoverKind};
+
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -59,6 +62,10 @@ pub trait Runtime: Send + Sync {
     fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()>;
     /// From now on, nodes of ephemeral clusters that it starts end when this process does, however it ends.
     fn hold(&self);
+    /// What of ours no node here needs.
+    fn leftovers(&self) -> Boxed<'_, Vec<Leftover>>;
+    /// Removes a thing that [`Runtime::leftovers`] found.
+    fn discard<'a>(&'a self, leftover: &'a Leftover) -> Boxed<'a, ()>;
     /// Names and paths that nodes of this runtime get.
     fn site(&self, cluster: &str) -> Site;
     /// The properties file as the node has it; `None` when there is no such node or file.

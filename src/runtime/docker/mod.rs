@@ -9,6 +9,7 @@ mod connect;
 mod describe;
 mod disturb;
 mod inside;
+mod leftover;
 mod log;
 mod node;
 mod observe;
@@ -30,7 +31,9 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use self::attach::Attached;
 use super::describe::{About, Description};
 use super::image::{Engine, hex};
-use super::{Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError, created_by, label};
+use super::{
+    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, created_by, label,
+};
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -453,6 +456,14 @@ impl Runtime for Docker {
 
     fn file_of<'a>(&'a self, node: &'a Node) -> Boxed<'a, Option<String>> {
         Box::pin(self.read_file(node))
+    }
+
+    fn leftovers(&self) -> Boxed<'_, Vec<Leftover>> {
+        Box::pin(self.find_leftovers())
+    }
+
+    fn discard<'a>(&'a self, leftover: &'a Leftover) -> Boxed<'a, ()> {
+        Box::pin(self.discard_leftover(leftover))
     }
 
     fn hold(&self) {

@@ -230,6 +230,22 @@ impl StateDir {
             .collect())
     }
 
+    /// The node directories of every cluster, also of those of which only stores are left.
+    pub fn all_nodes(&self) -> io::Result<Vec<(String, Vec<NodeDir>)>> {
+        let mut all = Vec::new();
+        for dir in Self::dirs(&self.0)? {
+            // The engines are no cluster.
+            if let Some(name) = dir
+                .file_name()
+                .and_then(|n| n.to_str())
+                .filter(|n| *n != "bin")
+            {
+                all.push((name.to_owned(), self.nodes(name)?));
+            }
+        }
+        Ok(all)
+    }
+
     /// The node of this container name, in whichever cluster.
     pub fn find_node(&self, container: &str) -> io::Result<Option<(NodeDir, NodeFile)>> {
         for cluster in Self::dirs(&self.0)? {

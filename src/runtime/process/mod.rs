@@ -8,6 +8,7 @@ mod describe;
 mod dir;
 mod disturb;
 mod inside;
+mod leftover;
 mod log;
 mod supervisor;
 mod watch;
@@ -34,7 +35,8 @@ use super::describe::{About, Description};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, NodeEnd, Output, Runtime, RuntimeError, created_by, label, ports, role_word,
+    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, created_by, label, ports,
+    role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -439,6 +441,14 @@ impl Runtime for Processes {
                 Err(e) => Err(RuntimeError::failed("read", &path.display().to_string(), e)),
             }
         })
+    }
+
+    fn leftovers(&self) -> Boxed<'_, Vec<Leftover>> {
+        Box::pin(self.find_leftovers())
+    }
+
+    fn discard<'a>(&'a self, leftover: &'a Leftover) -> Boxed<'a, ()> {
+        Box::pin(async move { self.discard_leftover(leftover) })
     }
 
     fn hold(&self) {
