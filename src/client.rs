@@ -1,5 +1,9 @@
 //! Speaks to name servers and brokers as any RocketMQ client does, for commands that ask or change a running cluster.
 
+mod inspect;
+
+pub use inspect::Inspector;
+
 use bytes::BytesMut;
 use rocketmq_protocol::{Command, ExtFields, Frame, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

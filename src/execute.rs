@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 
+use crate::drain::{self, Drain};
 use crate::error::{Error, Exit};
 use crate::interrupt::Interrupt;
 use crate::plan::{Action, Plan, Step};
@@ -23,12 +24,14 @@ pub struct Walk<'a> {
     pub desired: &'a Desired,
     /// Calls at a time.
     pub parallel: usize,
-    /// How long `AwaitNode` waits.
+    /// How long `AwaitNode` and `Drain` wait.
     pub await_timeout: Duration,
     /// Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Told of every step that begins (`false`) and of every one done (`true`).
     pub on_step: &'a (dyn Fn(&Step, bool) + Sync),
+    /// Told how far a step that takes long has come.
+    pub on_progress: &'a (dyn Fn(&Step, &str) + Sync),
 }
 
 /// How far a plan came.
@@ -100,30 +103,51 @@ fn chains(stage: &[Step]) -> Vec<Vec<&Step>> {
 }
 
 async fn one(step: &Step, walk: &Walk<'_>) -> Result<(), Error> {
-    if let Action::AwaitNode(container) = &step.action {
-        let names: Vec<String> = walk
-            .desired
-            .nodes
-            .iter()
-            .filter(|n| n.container == *container)
-            .map(|n| n.name.clone())
-            .collect();
-        let wait = Wait {
-            runtime: walk.runtime,
-            desired: walk.desired,
-            names: &names,
-            synced: true,
-            timeout: walk.await_timeout,
-            since: SystemTime::now(),
-            interrupt: walk.interrupt,
-            on_ready: &|_, _, _| {},
-        };
-        return ready::wait(&wait).await.map(|_| ());
+    match &step.action {
+        Action::AwaitNode(container) => await_node(container, walk).await,
+        Action::Drain(departure) => {
+            let drain = Drain {
+                departure,
+                desired: walk.desired,
+                timeout: walk.await_timeout,
+                interrupt: walk.interrupt,
+                on_progress: &|how_far| (walk.on_progress)(step, how_far),
+            };
+            drain::drain(&drain).await
+        }
+        Action::Reopen(brokers) => drain::reopen(walk.desired, brokers).await,
+        action => walk
+            .runtime
+            .apply(walk.desired, action)
+            .await
+            .map_err(Error::from),
     }
-    walk.runtime
-        .apply(walk.desired, &step.action)
-        .await
-        .map_err(Error::from)
+}
+
+async fn await_node(container: &str, walk: &Walk<'_>) -> Result<(), Error> {
+    let names: Vec<String> = walk
+        .desired
+        .nodes
+        .iter()
+        .filter(|n| n.container == *container)
+        .map(|n| n.name.clone())
+        .collect();
+    let wait = Wait {
+        runtime: walk.runtime,
+        desired: walk.desired,
+        names: &names,
+        synced: true,
+        timeout: walk.await_timeout,
+        since: SystemTime::now(),
+        interrupt: walk.interrupt,
+        on_ready: &|_, _, _| {},
+    };
+    ready::wait(&wait).await.map(|_| ())
+}
+
+/// Whether an error is a signal's.
+fn is_stop(error: &Error) -> bool {
+    matches!(error.exit, Exit::Interrupted | Exit::Terminated)
 }
 
 impl From<RuntimeError> for Error {
@@ -146,6 +170,29 @@ impl From<RuntimeError> for Error {
 }
 
 impl Outcome {
+    /// Whether a step failed, for another reason than a signal.
+    pub fn has_failed(&self) -> bool {
+        self.failed.iter().any(|(_, error)| !is_stop(error))
+    }
+
+    /// Steps that were done or failed half-way, in their order.
+    pub fn touched(&self) -> Vec<Step> {
+        let failed = self.failed.iter().map(|(step, _)| step);
+        self.done.iter().chain(failed).cloned().collect()
+    }
+
+    /// The failures as one error, where nothing of what was done stands any more.
+    pub fn into_error(self) -> Option<Error> {
+        let mut failed = self.failed.into_iter().filter(|(_, e)| !is_stop(e));
+        let (_, mut error) = failed.next()?;
+        for (step, other) in failed {
+            error = error
+                .detail(format!("{} failed too: {}", step.action, other.title))
+                .lines(other.details);
+        }
+        Some(error)
+    }
+
     /// The outcome as an error, or nothing when all was done. `again` and `back` are hints: what goes on, and what takes back
     /// what was done.
     pub fn into_result(self, interrupt: &Interrupt, again: &str, back: &str) -> Result<(), Error> {
@@ -155,9 +202,8 @@ impl Outcome {
         let stands = self.stands();
         let untouched = self.done.is_empty();
         let mut failed = self.failed.into_iter();
-        let stopped = |error: &Error| matches!(error.exit, Exit::Interrupted | Exit::Terminated);
         let first = failed.next();
-        let Some((first_step, first)) = first.filter(|(_, error)| !stopped(error)) else {
+        let Some((first_step, first)) = first.filter(|(_, error)| !is_stop(error)) else {
             let error = interrupt.error().lines(stands).hint(again);
             return Err(if untouched { error } else { error.hint(back) });
         };

@@ -3,6 +3,7 @@
 mod archive;
 mod client;
 mod commands;
+mod drain;
 mod error;
 mod execute;
 mod interrupt;

@@ -1,14 +1,18 @@
 //! Desired x observed -> ordered actions, each with its cause. Pure; its `Display` is the dry run. Never calls a runtime.
 
 mod lifecycle;
+mod scale;
+mod undo;
+mod up;
 
 pub use lifecycle::{down, restart, start, stop};
+pub use scale::{ScaleOptions, departing, scale};
+pub use undo::undo;
+pub use up::up;
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-use crate::error::{Error, Exit};
-use crate::properties;
 use crate::topology::{Desired, Node, Role};
 
 /// A running or stopped node as a runtime found it.
@@ -21,6 +25,8 @@ pub struct ObservedNode {
     pub container: String,
     /// From its label.
     pub config_hash: String,
+    /// A broker's place as it was created: `broker-a:1`. `None`: no broker, or made by an rmqctl that did not say.
+    pub broker: Option<String>,
     pub state: NodeState,
     pub image: Option<String>,
     /// Version of the `rmqctl` that made it, which is its engine's.
@@ -61,6 +67,8 @@ pub struct Observed {
     pub spec: Option<String>,
     /// Names or host ports that the desired state needs and something foreign holds.
     pub conflicts: Vec<Conflict>,
+    /// Brokers that the name servers tell clients not to send to. No runtime knows it: commands ask the name servers.
+    pub closed: Vec<String>,
 }
 
 /// Something of another's in our way.
@@ -89,6 +97,10 @@ pub enum Action {
     StoreSpec,
     /// Waits through the protocol until the node is ready. `execute` asks the probe; no runtime sees it.
     AwaitNode(String),
+    /// Waits through the protocol until masters that go hold nothing that anybody wants. No runtime sees it either.
+    Drain(Box<Departure>),
+    /// Has the name servers tell clients again that these brokers take sends. No runtime sees it.
+    Reopen(Vec<String>),
     StartNode(String),
     StopNode(String),
     RemoveNode(String),
@@ -109,6 +121,8 @@ impl Action {
             | Action::CreateNetwork
             | Action::CreateVolume(_)
             | Action::StoreSpec
+            | Action::Drain(_)
+            | Action::Reopen(_)
             | Action::RemoveNetwork
             | Action::RemoveVolume(_) => None,
         }
@@ -125,6 +139,15 @@ impl std::fmt::Display for Action {
             Action::Configure(node) => write!(f, "configure {}", node.container),
             Action::StoreSpec => write!(f, "keep the spec"),
             Action::AwaitNode(name) => write!(f, "wait for {name}"),
+            Action::Drain(departure) => {
+                let masters: Vec<&str> = departure
+                    .groups
+                    .iter()
+                    .map(|leaving| leaving.master.container.as_str())
+                    .collect();
+                write!(f, "drain {}", masters.join(", "))
+            }
+            Action::Reopen(brokers) => write!(f, "open {} for sends", brokers.join(", ")),
             Action::StartNode(name) => write!(f, "start {name}"),
             Action::StopNode(name) => write!(f, "stop {name}"),
             Action::RemoveNode(name) => write!(f, "remove {name}"),
@@ -132,6 +155,32 @@ impl std::fmt::Display for Action {
             Action::RemoveVolume(volume) => write!(f, "remove volume {volume}"),
         }
     }
+}
+
+/// A broker group whose master goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Leaving {
+    pub master: Node,
+    /// Those that run: they must have all before it stops.
+    pub slaves: Vec<Node>,
+}
+
+impl Leaving {
+    /// `broker-b`.
+    pub fn name(&self) -> String {
+        let broker = self.master.broker.as_ref();
+        broker.map_or_else(|| self.master.name.clone(), |broker| broker.name.clone())
+    }
+}
+
+/// Groups that go together, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Each is drained by the time that all are.
+    pub groups: Vec<Leaving>,
+    /// How long nobody may have sent to them, where somebody might: clients ask for routes now and then only.
+    pub settle: Duration,
 }
 
 /// An action and why.
@@ -170,6 +219,8 @@ pub enum Kind {
     Unchanged,
     /// Runs though the spec does not name it, and is left alone.
     Orphan,
+    /// Takes sends again.
+    Open,
     Start,
     Restart,
     Stop,
@@ -183,7 +234,7 @@ impl Kind {
         match self {
             Kind::Unchanged => ' ',
             Kind::Orphan => '?',
-            Kind::Start | Kind::Restart | Kind::Stop | Kind::Recreate => '~',
+            Kind::Open | Kind::Start | Kind::Restart | Kind::Stop | Kind::Recreate => '~',
             Kind::Create => '+',
             Kind::Remove => '-',
         }
@@ -193,6 +244,7 @@ impl Kind {
         match self {
             Kind::Unchanged => "unchanged",
             Kind::Orphan => "orphan",
+            Kind::Open => "open",
             Kind::Start => "start",
             Kind::Restart => "restart",
             Kind::Stop => "stop",
@@ -251,6 +303,7 @@ impl Plan {
         let kinds = [
             Kind::Unchanged,
             Kind::Orphan,
+            Kind::Open,
             Kind::Stop,
             Kind::Start,
             Kind::Restart,
@@ -300,6 +353,32 @@ impl fmt::Display for Plan {
 pub struct UpOptions {
     /// Stop and remove nodes that the spec does not name. Their volumes stay.
     pub remove_orphans: bool,
+    /// Which nodes that stand already are made anew.
+    pub recreate: Recreate,
+    /// Who is replaced first.
+    pub order: Order,
+}
+
+/// Which nodes that stand already are made anew; their messages stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Recreate {
+    /// Those that are not as asked for.
+    #[default]
+    Auto,
+    /// None: they stay as they are.
+    Never,
+    /// All.
+    Always,
+}
+
+/// Who is replaced first when brokers are replaced one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// A master that stops has a slave in sync, of the new engine already, which serves its messages meanwhile.
+    #[default]
+    SlavesFirst,
+    /// Masters, then slaves.
+    MastersFirst,
 }
 
 /// Places in start order; stopping goes the other way.
@@ -312,14 +391,13 @@ fn rank(role: Role) -> u8 {
     }
 }
 
-/// Order in which nodes are replaced or restarted one after another: slaves before their masters, so that a master that
-/// stops has a slave in sync which serves its messages meanwhile.
-fn rolling_rank(role: Role) -> u8 {
-    match role {
-        Role::Console => 0,
-        Role::Namesrv => 1,
-        Role::Slave => 2,
-        Role::Master => 3,
+/// Order in which nodes are replaced or restarted one after another.
+fn rolling_rank(role: Role, order: Order) -> u8 {
+    match (role, order) {
+        (Role::Console, _) => 0,
+        (Role::Namesrv, _) => 1,
+        (Role::Slave, Order::SlavesFirst) | (Role::Master, Order::MastersFirst) => 2,
+        (Role::Master | Role::Slave, _) => 3,
     }
 }
 
@@ -338,382 +416,6 @@ fn begin(node: &Node, cause: &str) -> Step {
 fn configure(node: &Node, cause: &str) -> Option<Step> {
     node.file.as_ref()?;
     Some(step(Action::Configure(Box::new(node.clone())), cause))
-}
-
-/// Ports and names that someone else holds, as an error; nothing was changed by it.
-fn refuse_conflicts(desired: &Desired, observed: &Observed) -> Result<(), Error> {
-    let Some(first) = observed.conflicts.first() else {
-        return Ok(());
-    };
-    let port = first.what.contains("port");
-    let mut error = if port {
-        Error::new(
-            "RMQ-E021",
-            Exit::Conflict,
-            format!("{} is taken", first.what),
-        )
-    } else {
-        Error::new(
-            "RMQ-E014",
-            Exit::Conflict,
-            format!("{} is in use, and rmqctl did not create it", first.what),
-        )
-    };
-    for conflict in &observed.conflicts {
-        error = error.detail(format!(
-            "node {} needs {}; held by {}",
-            conflict.node, conflict.what, conflict.holder
-        ));
-    }
-    error = error.detail("nothing was changed");
-    if observed.conflicts.iter().any(|c| c.what.contains("port")) {
-        error = error
-            .hint("stop what holds it")
-            .hint(desired.suggest("up --port-offset 100"));
-    }
-    if !observed.conflicts.iter().all(|c| c.what.contains("port")) {
-        error = error
-            .hint("remove or rename it")
-            .hint("use another cluster name: rmqctl --name dev up --port-offset 100");
-    }
-    Err(error)
-}
-
-/// A subnet is fixed when its network is made, and all nodes are in that.
-fn refuse_other_subnet(desired: &Desired, observed: &Observed) -> Result<(), Error> {
-    match (&desired.subnet, &observed.subnet) {
-        (Some(wanted), Some(there)) if wanted != there => Err(Error::new(
-            "RMQ-E015",
-            Exit::Conflict,
-            format!(
-                "{} has the subnet {there}; it cannot become {wanted}",
-                desired.ground()
-            ),
-        )
-        .detail("nothing was changed")
-        .hint(desired.suggest("down, then this again   makes it anew; messages stay"))),
-        _ => Ok(()),
-    }
-}
-
-/// What `up` does. `previous` is the state that the running nodes were made from, if it is known: it only words the causes.
-pub fn up(
-    desired: &Desired,
-    previous: Option<&Desired>,
-    observed: &Observed,
-    options: UpOptions,
-) -> Result<Plan, Error> {
-    refuse_conflicts(desired, observed)?;
-    refuse_other_subnet(desired, observed)?;
-    let mut plan = Plan::default();
-    let found: BTreeMap<&str, &ObservedNode> = observed
-        .nodes
-        .iter()
-        .map(|n| (n.container.as_str(), n))
-        .collect();
-    let network = desired.ground();
-    let mut base = Vec::new();
-    if observed.network.is_none() {
-        plan.note(
-            network,
-            Kind::Create,
-            desired.subnet.clone().unwrap_or_default(),
-        );
-        base.push(step(Action::CreateNetwork, "it does not exist"));
-    } else {
-        plan.note(network, Kind::Unchanged, "");
-    }
-
-    let mut create: Vec<&Node> = Vec::new();
-    let mut start: Vec<(&Node, &ObservedNode, String)> = Vec::new();
-    let mut replace: Vec<(&Node, String)> = Vec::new();
-    for node in &desired.nodes {
-        let Some(seen) = found.get(node.container.as_str()) else {
-            plan.note(&node.name, Kind::Create, describe(node, observed));
-            create.push(node);
-            continue;
-        };
-        if let Some(cause) = stale(node, seen, previous, observed) {
-            plan.note(&node.name, Kind::Recreate, &cause);
-            replace.push((node, cause));
-        } else if matches!(seen.state, NodeState::Running | NodeState::Restarting) {
-            plan.note(&node.name, Kind::Unchanged, "");
-        } else {
-            let cause = state_text(&seen.state);
-            plan.note(&node.name, Kind::Start, &cause);
-            start.push((node, seen, cause));
-        }
-    }
-    let wanted: Vec<&str> = desired.nodes.iter().map(|n| n.container.as_str()).collect();
-    let orphans: Vec<&ObservedNode> = observed
-        .nodes
-        .iter()
-        .filter(|n| !wanted.contains(&n.container.as_str()))
-        .collect();
-    for orphan in &orphans {
-        let kind = if options.remove_orphans {
-            Kind::Remove
-        } else {
-            Kind::Orphan
-        };
-        plan.note(
-            &orphan.name,
-            kind,
-            "the spec does not name it; its volume stays",
-        );
-    }
-
-    if observed.image.is_none() && !(create.is_empty() && replace.is_empty()) {
-        base.push(step(Action::EnsureImage, "nodes are to be created"));
-    }
-    let new: Vec<&Node> = create
-        .iter()
-        .copied()
-        .chain(replace.iter().map(|(node, _)| *node))
-        .collect();
-    for volume in new
-        .iter()
-        .filter_map(|node| node.volume.as_ref())
-        .filter(|v| !observed.volumes.contains(v))
-    {
-        base.push(step(
-            Action::CreateVolume(volume.clone()),
-            "it does not exist",
-        ));
-    }
-    plan.stage(base);
-    if observed.spec.as_deref() != Some(&desired.spec) {
-        plan.stage([step(Action::StoreSpec, "the spec changed")]);
-    }
-    if options.remove_orphans {
-        plan.stage(orphans.iter().map(|o| {
-            step(
-                Action::StopNode(o.container.clone()),
-                "the spec does not name it",
-            )
-        }));
-        plan.stage(orphans.iter().map(|o| {
-            step(
-                Action::RemoveNode(o.container.clone()),
-                "the spec does not name it",
-            )
-        }));
-    }
-
-    replace.sort_by_key(|(node, _)| rolling_rank(node.role));
-    let rolling = !ports_change_hands(&replace, previous);
-    if !rolling {
-        // One of them needs a port that another still holds: all stop before the first starts.
-        plan.stage(
-            replace
-                .iter()
-                .map(|(n, why)| step(Action::StopNode(n.container.clone()), why)),
-        );
-        plan.stage(
-            replace
-                .iter()
-                .map(|(n, why)| step(Action::RemoveNode(n.container.clone()), why)),
-        );
-        create.extend(replace.iter().map(|(node, _)| *node));
-    }
-    // In one stage, in start order: a broker asks for its name server, and a slave for its master, until they are there, so
-    // that nothing is gained by waiting for a whole rank to start. On two cores six containers start in 2.2 s so, and in 3.4 s
-    // rank by rank.
-    let mut chains: Vec<(&Node, Vec<Step>)> = Vec::new();
-    for node in create {
-        let made = step(
-            Action::CreateNode(Box::new(node.clone())),
-            "it does not exist",
-        );
-        chains.push((node, vec![made, begin(node, "created")]));
-    }
-    for (node, seen, cause) in start {
-        let mut chain = Vec::new();
-        if seen.state == NodeState::Exited(None) {
-            // Whoever made it may have been killed before the file was in it.
-            chain.extend(configure(node, "it never ran"));
-        }
-        chain.push(begin(node, &cause));
-        chains.push((node, chain));
-    }
-    chains.sort_by_key(|(node, _)| rank(node.role));
-    plan.stage(chains.into_iter().flat_map(|(_, chain)| chain));
-    if rolling {
-        for (node, cause) in &replace {
-            let name = || node.container.clone();
-            plan.stage([step(Action::StopNode(name()), cause)]);
-            plan.stage([step(Action::RemoveNode(name()), cause)]);
-            plan.stage([step(Action::CreateNode(Box::new((*node).clone())), cause)]);
-            plan.stage([step(Action::StartNode(name()), "created")]);
-            plan.stage(await_group(node, desired, observed));
-        }
-    }
-    Ok(plan)
-}
-
-/// Waits for a node that was started again and, behind a master, for the slaves that run: its stop broke their streams, and the
-/// next node must not stop before they follow again.
-fn await_group<'a>(
-    node: &'a Node,
-    desired: &'a Desired,
-    observed: &'a Observed,
-) -> impl Iterator<Item = Step> + 'a {
-    let broker = (node.role == Role::Master)
-        .then_some(node.broker.as_ref())
-        .flatten();
-    let runs = |slave: &Node| {
-        let seen = observed
-            .nodes
-            .iter()
-            .find(|n| n.container == slave.container);
-        seen.is_some_and(|n| n.state == NodeState::Running)
-    };
-    let follows = move |slave: &&Node| {
-        slave.role == Role::Slave
-            && broker
-                .is_some_and(|broker| slave.broker.as_ref().is_some_and(|b| b.name == broker.name))
-            && runs(slave)
-    };
-    let wait = |node: &Node, cause| step(Action::AwaitNode(node.container.clone()), cause);
-    std::iter::once(wait(node, "the next one stops when this one is ready")).chain(
-        desired
-            .nodes
-            .iter()
-            .filter(follows)
-            .map(move |slave| wait(slave, "it follows its master again")),
-    )
-}
-
-fn describe(node: &Node, observed: &Observed) -> String {
-    let ports: Vec<String> = node
-        .ports
-        .iter()
-        .filter_map(|p| {
-            p.host.map(|host| {
-                if host == p.container {
-                    host.to_string()
-                } else {
-                    format!("{host}→{}", p.container)
-                }
-            })
-        })
-        .collect();
-    let mut text = match &node.broker {
-        Some(_) => format!("{}  {}", node.broker_text(), ports.join("/")),
-        None => ports.join("/"),
-    };
-    if let Some(volume) = &node.volume {
-        let kept = if observed.volumes.contains(volume) {
-            " (kept)"
-        } else {
-            ""
-        };
-        text += &format!("   volume {volume}{kept}");
-    }
-    text
-}
-
-/// Why a node must be made anew, if it must.
-fn stale(
-    node: &Node,
-    seen: &ObservedNode,
-    previous: Option<&Desired>,
-    observed: &Observed,
-) -> Option<String> {
-    if seen.config_hash != node.config_hash {
-        let short = |hash: &str| hash.chars().take(4).collect::<String>();
-        let hashes = format!(
-            "(config hash {}… → {}…)",
-            short(&seen.config_hash),
-            short(&node.config_hash)
-        );
-        let old = previous.and_then(|p| p.nodes.iter().find(|n| n.name == node.name));
-        let causes = old
-            .filter(|old| old.config_hash == seen.config_hash)
-            .map(|old| causes(old, node))
-            .unwrap_or_default();
-        return Some(if causes.is_empty() {
-            format!("settings changed   {hashes}")
-        } else {
-            format!("{causes}   {hashes}")
-        });
-    }
-    match (&seen.image, &observed.image) {
-        (Some(has), Some(wanted)) if has != wanted => Some(format!("engine {has} → {wanted}")),
-        (Some(has), None) => Some(format!("engine {has} → this rmqctl's")),
-        _ => None,
-    }
-}
-
-fn causes(old: &Node, new: &Node) -> String {
-    let text = |node: &Node| {
-        node.file
-            .as_ref()
-            .map(|(_, text)| text.clone())
-            .unwrap_or_default()
-    };
-    let mut said = properties::differences(&text(old), &text(new));
-    if old.memory != new.memory {
-        let limit = |m: Option<u64>| {
-            m.map_or("no limit".to_owned(), |bytes| {
-                format!("{} MiB", bytes >> 20)
-            })
-        };
-        said.push(format!(
-            "memory {} → {}",
-            limit(old.memory),
-            limit(new.memory)
-        ));
-    }
-    if old.nano_cpus != new.nano_cpus {
-        let limit = |c: Option<i64>| {
-            c.map_or("no limit".to_owned(), |nano| {
-                format!("{}", nano as f64 / 1e9)
-            })
-        };
-        said.push(format!(
-            "cpus {} → {}",
-            limit(old.nano_cpus),
-            limit(new.nano_cpus)
-        ));
-    }
-    if old.env != new.env {
-        said.push("environment".to_owned());
-    }
-    if said.is_empty() && old.ports != new.ports {
-        said.push("ports".to_owned());
-    }
-    if said.is_empty() && old.command != new.command {
-        said.push("arguments".to_owned());
-    }
-    said.join(", ")
-}
-
-/// Whether a node that is replaced needs a port which another of them held.
-fn ports_change_hands(replace: &[(&Node, String)], previous: Option<&Desired>) -> bool {
-    let Some(previous) = previous else {
-        return false;
-    };
-    let held = |name: &str| -> Vec<u16> {
-        let node = previous.nodes.iter().find(|n| n.name == name);
-        node.map(|n| {
-            n.ports
-                .iter()
-                .map(|p| p.host.unwrap_or(p.container))
-                .collect()
-        })
-        .unwrap_or_default()
-    };
-    replace.iter().any(|(node, _)| {
-        let others: Vec<u16> = replace
-            .iter()
-            .filter(|(n, _)| n.name != node.name)
-            .flat_map(|(n, _)| held(&n.name))
-            .collect();
-        node.ports
-            .iter()
-            .any(|p| others.contains(&p.host.unwrap_or(p.container)))
-    })
 }
 
 /// A state in words.

@@ -18,6 +18,9 @@ const MOVING_LAG_MAX: i64 = 1 << 20;
 /// Log lines shown of a node that died.
 const TAIL_LINES: usize = 20;
 
+/// Id of the error that a node ended; its last lines are in it.
+pub const DIED: &str = "RMQ-E042";
+
 /// What is waited for.
 pub struct Wait<'a> {
     /// Where the nodes run.
@@ -209,7 +212,7 @@ async fn died(wait: &Wait<'_>, container: &str, exit_code: Option<i64>) -> Error
         .await
         .unwrap_or_default();
     Error::new(
-        "RMQ-E042",
+        DIED,
         Exit::NotReady,
         format!("{container} ended while it was waited for{code}"),
     )

@@ -155,6 +155,11 @@ impl Role {
         }
     }
 
+    /// The number in a node's name, if it is of this role: 3 of `rmqmaster3`.
+    pub fn number_of(self, name: &str) -> Option<u32> {
+        name.strip_prefix(self.stem())?.parse().ok()
+    }
+
     /// As labels and tables have it.
     pub fn word(self) -> &'static str {
         &self.stem()[3..]
@@ -313,6 +318,24 @@ fn places(spec: &ClusterSpec) -> impl Iterator<Item = Place> {
         .chain((1..=spec.slaves).map(slave))
 }
 
+/// Names of a spec's nodes, and of its brokers.
+fn all_names(spec: &ClusterSpec) -> (Vec<String>, Vec<String>) {
+    let mut names: Vec<String> = places(spec)
+        .map(|place| numbered(place.role, place.number))
+        .collect();
+    names.extend((1..=spec.namesrvs).map(|k| numbered(Role::Namesrv, k)));
+    names.push(numbered(Role::Console, 1));
+    let brokers = (1..=spec.masters).map(|k| format!("broker-{}", letters(k)));
+    (names, brokers.collect())
+}
+
+/// Drops what a spec says of nodes and brokers that its counts do not make.
+pub fn forget_missing(spec: &mut ClusterSpec) {
+    let (names, brokers) = all_names(spec);
+    spec.nodes.retain(|name, _| names.contains(name));
+    spec.brokers.retain(|name, _| brokers.contains(name));
+}
+
 /// Refuses a spec that speaks of nodes or brokers which its counts do not make.
 fn check_names(spec: &ClusterSpec) -> Result<(), Error> {
     // Ports end below 65536; the exact check is in `desired`, this one keeps a typo from making a million names.
@@ -327,14 +350,7 @@ fn check_names(spec: &ClusterSpec) -> Result<(), Error> {
         )
         .detail("brokers stand 1000 ports apart from 10911; 55 of them fit below 65536"));
     }
-    let mut names: Vec<String> = places(spec)
-        .map(|place| numbered(place.role, place.number))
-        .collect();
-    let brokers: Vec<String> = (1..=spec.masters)
-        .map(|k| format!("broker-{}", letters(k)))
-        .collect();
-    names.extend((1..=spec.namesrvs).map(|k| numbered(Role::Namesrv, k)));
-    names.push(numbered(Role::Console, 1));
+    let (names, brokers) = all_names(spec);
     if let Some(name) = spec.nodes.keys().find(|name| !names.contains(name)) {
         return Err(unknown_name("node", name, names.iter().map(String::as_str)));
     }

@@ -141,7 +141,15 @@ const ROOMS: &[Room] = &[
     },
     Room {
         path: "src/execute",
-        modules: Some(&["error", "interrupt", "plan", "ready", "runtime", "topology"]),
+        modules: Some(&[
+            "drain",
+            "error",
+            "interrupt",
+            "plan",
+            "ready",
+            "runtime",
+            "topology",
+        ]),
         crates: &[],
         never: NO_DAEMON,
     },
@@ -174,6 +182,12 @@ const ROOMS: &[Room] = &[
         path: "src/ready",
         modules: Some(&["error", "interrupt", "probe", "runtime", "topology"]),
         crates: &[],
+        never: NO_DAEMON,
+    },
+    Room {
+        path: "src/drain",
+        modules: Some(&["client", "error", "interrupt", "plan", "topology"]),
+        crates: &["rocketmq_protocol"],
         never: NO_DAEMON,
     },
     Room {

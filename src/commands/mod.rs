@@ -15,9 +15,12 @@ mod logs;
 mod ls;
 mod power;
 mod prune;
+mod raise;
 mod run;
+mod scale;
 mod status;
 mod up;
+mod upgrade;
 mod wait;
 mod why;
 
@@ -32,7 +35,7 @@ use crate::error::{Error, Exit};
 use crate::execute::{Outcome, Walk, execute};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
-use crate::plan::{Action, Observed, Plan, Step};
+use crate::plan::{self, Action, Observed, Plan, Step};
 use crate::runtime::{self, Choice, Runtime};
 use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, suggest};
 use crate::topology::{self, Desired, Site};
@@ -105,6 +108,8 @@ enum Command {
     Start(power::Start),
     Stop(power::Stop),
     Restart(power::Restart),
+    Scale(scale::Scale),
+    Upgrade(upgrade::Upgrade),
     #[command(visible_alias = "ps")]
     Status(status::Status),
     Ls(ls::Ls),
@@ -201,6 +206,8 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Start(args) => power::start(args, &session).await,
         Command::Stop(args) => power::stop(args, &session).await,
         Command::Restart(args) => power::restart(args, &session).await,
+        Command::Scale(args) => scale::scale(args, &session).await,
+        Command::Upgrade(args) => upgrade::upgrade(args, &session).await,
         Command::Status(args) => status::status(args, &session).await,
         Command::Ls(args) => ls::ls(args, &session).await,
         Command::Wait(args) => wait::wait(args, &session).await,
@@ -329,6 +336,9 @@ impl Session<'_> {
         self.ui
             .begin(&desired.cluster, plan.stages.iter().flatten().count());
         let on_step = |step: &Step, done: bool| self.show_step(step, done, plan, desired);
+        let on_progress = |step: &Step, how_far: &str| {
+            self.ui.doing(&step_name(step, desired), how_far);
+        };
         let walk = Walk {
             runtime,
             desired,
@@ -336,6 +346,7 @@ impl Session<'_> {
             await_timeout,
             interrupt: &self.interrupt,
             on_step: &on_step,
+            on_progress: &on_progress,
         };
         execute(plan, &walk).await
     }
@@ -344,20 +355,23 @@ impl Session<'_> {
         if done {
             self.ui.step();
         }
-        let name = |container: &str| desired.node_name(container).to_owned();
-        let (what, doing, end) = match &step.action {
-            Action::EnsureImage => ("engine image".to_owned(), "loading", "in place"),
-            Action::CreateNetwork if desired.site != Site::Network => return,
-            Action::CreateNetwork => ("network".to_owned(), "creating", desired.network.as_str()),
-            Action::RemoveNetwork if desired.site != Site::Network => return,
-            Action::RemoveNetwork => ("network".to_owned(), "removing", "removed"),
-            Action::CreateNode(node) => (node.name.clone(), "creating", "created"),
-            Action::Configure(node) => (node.name.clone(), "configuring", "configured"),
-            Action::StartNode(container) => (name(container), "starting", "started"),
-            Action::StopNode(container) => (name(container), "stopping", "stopped"),
-            Action::RemoveNode(container) => (name(container), "removing", "removed"),
-            Action::AwaitNode(container) => (name(container), "waiting until it is ready", "ready"),
-            Action::RemoveVolume(volume) => (volume.clone(), "removing", "removed"),
+        let what = step_name(step, desired);
+        let (doing, end) = match &step.action {
+            Action::EnsureImage => ("loading", "in place"),
+            Action::CreateNetwork | Action::RemoveNetwork if desired.site != Site::Network => {
+                return;
+            }
+            Action::CreateNetwork => ("creating", desired.network.as_str()),
+            Action::RemoveNetwork => ("removing", "removed"),
+            Action::CreateNode(_) => ("creating", "created"),
+            Action::Configure(_) => ("configuring", "configured"),
+            Action::StartNode(_) => ("starting", "started"),
+            Action::StopNode(_) => ("stopping", "stopped"),
+            Action::RemoveNode(_) => ("removing", "removed"),
+            Action::AwaitNode(_) => ("waiting until it is ready", "ready"),
+            Action::Drain(_) => ("emptying", "empty: read by every group, copied, no sends"),
+            Action::Reopen(_) => ("opening for sends", "open for sends again"),
+            Action::RemoveVolume(_) => ("removing", "removed"),
             // They take milliseconds, and nobody asked about them.
             Action::CreateVolume(_) | Action::StoreSpec => return,
         };
@@ -375,6 +389,24 @@ impl Session<'_> {
         } else {
             self.ui.doing(&what, if done { end } else { doing });
         }
+    }
+}
+
+/// What a step is about, as progress names it.
+fn step_name(step: &Step, desired: &Desired) -> String {
+    match &step.action {
+        Action::EnsureImage => "engine image".to_owned(),
+        Action::CreateNetwork | Action::RemoveNetwork => "network".to_owned(),
+        Action::CreateVolume(volume) | Action::RemoveVolume(volume) => volume.clone(),
+        Action::StoreSpec => "spec".to_owned(),
+        Action::Drain(departure) => {
+            let names: Vec<String> = departure.groups.iter().map(plan::Leaving::name).collect();
+            names.join(", ")
+        }
+        Action::Reopen(brokers) => brokers.join(", "),
+        action => desired
+            .node_name(action.container().unwrap_or_default())
+            .to_owned(),
     }
 }
 

@@ -11,7 +11,8 @@ use tokio::process::Child;
 
 use super::env::{self, Rename};
 use super::ephemeral::{self, holder_lock};
-use super::up::{self, Raise, Resolved, WaitFor};
+use super::raise::{self, Raise};
+use super::up::{self, Resolved, WaitFor};
 use super::{Cluster, Session, Timeout, down, status};
 use crate::error::{Error, Exit};
 use crate::lock::Lock;
@@ -145,11 +146,13 @@ async fn raise(args: &Run, flags: &SpecFlags, session: &Session<'_>) -> Result<R
             .lock(resolved.runtime.as_ref(), &resolved.spec.name)
             .await?;
         let raise = Raise {
-            options: UpOptions::default(),
             timeout: args.timeout.of(&resolved.spec),
             wait_for: Some(args.wait_for),
+            // Whatever is made is taken away below.
+            keep_on_failure: true,
         };
-        let result = raise.walk(&mut resolved, session).await;
+        let planner = raise::as_up(UpOptions::default());
+        let result = raise.walk(&mut resolved, planner, session).await;
         lock.discard();
         let Resolved {
             runtime,

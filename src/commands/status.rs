@@ -368,6 +368,7 @@ mod tests {
             name: n.name.clone(),
             container: n.container.clone(),
             config_hash: n.config_hash.clone(),
+            broker: None,
             state,
             image: None,
             version: Some("0.1.0".into()),

@@ -1,19 +1,18 @@
 //! `up` and `plan`: bring the cluster to what is asked for, or show what that would take.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use super::ephemeral::{self, Rm};
+use super::raise::{self, Raise};
 use super::{Cluster, Session, Timeout, engine};
 use crate::error::{Error, Exit};
 use crate::lease;
 use crate::lock::Lock;
-use crate::plan::{self, Kind, Plan, UpOptions};
-use crate::probe::View;
-use crate::properties::{self, Edited};
-use crate::ready::{self, Wait};
+use crate::plan::{Recreate, UpOptions};
+use crate::properties::Edited;
 use crate::runtime::Runtime;
 use crate::spec::{self, ClusterSpec, DEFAULT_NAME, SpecFlags};
-use crate::topology::{self, Desired, Role, Site};
+use crate::topology::{self, Desired};
 use crate::ui::{self, Format};
 
 /// Bring up the cluster, or bring a running one to what is asked for
@@ -32,9 +31,15 @@ pub struct Up {
     /// Return as soon as the nodes are started
     #[arg(long)]
     no_wait: bool,
-    /// Stop and remove nodes that are no longer asked for; their volumes stay
+    /// Stop and remove nodes that are no longer asked for, whatever they hold; their volumes stay. `scale` empties them first
     #[arg(long)]
     remove_orphans: bool,
+    /// Which nodes that stand already are made anew, one after another; their messages stay
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    recreate: Recreate,
+    /// When a new cluster fails to come up, leave what was made of it for you to look at; it is taken back otherwise
+    #[arg(long)]
+    keep_on_failure: bool,
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
@@ -59,6 +64,9 @@ pub enum WaitFor {
 pub struct PlanArgs {
     #[command(flatten)]
     spec: SpecFlags,
+    /// Which nodes that stand already would be made anew
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    recreate: Recreate,
     /// Include the removal of nodes that are no longer asked for
     #[arg(long)]
     remove_orphans: bool,
@@ -149,12 +157,14 @@ pub async fn plan(args: PlanArgs, session: &Session<'_>) -> Result<u8, Error> {
     let mut resolved = resolve(&args.spec, session).await?;
     let options = UpOptions {
         remove_orphans: args.remove_orphans,
+        recreate: args.recreate,
+        ..UpOptions::default()
     };
-    let (plan, edits) = look(&mut resolved, options, true).await?;
+    let (plan, edits) = raise::look(&mut resolved, raise::as_up(options), true).await?;
     match args.output {
         PlanFormat::Text => {
             session.ui.out(&plan.to_string());
-            tell_edits(&edits, &plan, &resolved, session).await?;
+            raise::tell_edits(&edits, &plan, &resolved, session).await?;
         }
         PlanFormat::Json => session.ui.value(
             &serde_json::json!({
@@ -181,13 +191,13 @@ pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
     flags.ephemeral = args.rm.ephemeral();
     let options = UpOptions {
         remove_orphans: args.remove_orphans,
+        recreate: args.recreate,
+        ..UpOptions::default()
     };
     if args.dry_run {
         let mut resolved = resolve(&flags, session).await?;
         warn(&resolved, session);
-        let (plan, edits) = look(&mut resolved, options, true).await?;
-        session.ui.out(&plan.to_string());
-        tell_edits(&edits, &plan, &resolved, session).await?;
+        raise::dry_run(&mut resolved, raise::as_up(options), session).await?;
         return Ok(0);
     }
     if args.rm.rm {
@@ -199,11 +209,13 @@ pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
         .lock(resolved.runtime.as_ref(), &resolved.spec.name)
         .await?;
     let raise = Raise {
-        options,
         timeout: args.timeout.of(&resolved.spec),
         wait_for: (!args.no_wait).then_some(args.wait_for),
+        keep_on_failure: args.keep_on_failure,
     };
-    let nothing = raise.walk(&mut resolved, session).await?;
+    let nothing = raise
+        .walk(&mut resolved, raise::as_up(options), session)
+        .await?;
     let state = if args.no_wait {
         "is started"
     } else {
@@ -264,92 +276,6 @@ pub fn warn(resolved: &Resolved, session: &Session<'_>) {
     }
 }
 
-/// How a cluster is brought up: what `up` and `run` have in common.
-pub struct Raise {
-    /// What may be done beyond making what is missing.
-    pub options: UpOptions,
-    /// For all of it.
-    pub timeout: Duration,
-    /// How far nodes must have come; `None`: nobody waits.
-    pub wait_for: Option<WaitFor>,
-}
-
-impl Raise {
-    /// Observes, plans, walks, waits and dials, telling as it goes. Returns whether there was nothing to do. The cluster's lock
-    /// is the caller's.
-    pub async fn walk(
-        &self,
-        resolved: &mut Resolved,
-        session: &Session<'_>,
-    ) -> Result<bool, Error> {
-        let (began, since) = (Instant::now(), SystemTime::now());
-        let (plan, edits) = look(resolved, self.options, false).await?;
-        let Resolved {
-            runtime, desired, ..
-        } = &*resolved;
-        let nothing = plan.is_nothing();
-        let outcome = session
-            .walk(&plan, runtime.as_ref(), desired, self.timeout)
-            .await;
-        outcome.into_result(
-            &session.interrupt,
-            &session.goes_on(),
-            &session.again("down   takes it back"),
-        )?;
-        if let Some(wait_for) = self.wait_for {
-            let left = self
-                .timeout
-                .saturating_sub(began.elapsed())
-                .max(Duration::from_secs(1));
-            let view = await_all(
-                session,
-                runtime.as_ref(),
-                desired,
-                left,
-                since,
-                wait_for,
-                nothing,
-            )
-            .await?;
-            reachable(session, runtime.as_ref(), desired, &view, nothing).await?;
-        }
-        session.ui.clear();
-        tell_edits(&edits, &plan, resolved, session).await?;
-        for orphan in plan.named(Kind::Orphan) {
-            let remove = session.again("up --remove-orphans");
-            session.ui.warn(&format!(
-                "{orphan} is no longer asked for, and is left alone   ({remove} removes it)"
-            ));
-        }
-        Ok(nothing)
-    }
-}
-
-/// Observes, plans, and brings the user's files in.
-async fn look(
-    resolved: &mut Resolved,
-    options: UpOptions,
-    dry: bool,
-) -> Result<(Plan, Vec<Edited>), Error> {
-    let observed = resolved.runtime.observe(&resolved.desired).await?;
-    ephemeral::refuse_kept_messages(&resolved.spec, &observed)?;
-    let mut plan = plan::up(
-        &resolved.desired,
-        resolved.previous.as_ref(),
-        &observed,
-        options,
-    )?;
-    // After the plan: a conflict leaves the files untouched as well.
-    let edits = properties::reconcile(
-        &mut resolved.desired,
-        resolved.previous.as_ref(),
-        dry || !resolved.keeps_files,
-    )?;
-    check_files(&resolved.desired, &edits)?;
-    plan.use_files_of(&resolved.desired);
-    Ok((plan, edits))
-}
-
 /// A file that the engine would not start with is an error now, not of a node that dies.
 pub fn check_files(desired: &Desired, edits: &[Edited]) -> Result<(), Error> {
     for node in &desired.nodes {
@@ -366,134 +292,6 @@ pub fn check_files(desired: &Desired, edits: &[Edited]) -> Result<(), Error> {
             )
         };
         engine::check_file(node.role, &path, text).map_err(|error| error.hint(hint))?;
-    }
-    Ok(())
-}
-
-/// Says of each edited file whether its node has it already.
-async fn tell_edits(
-    edits: &[Edited],
-    plan: &Plan,
-    resolved: &Resolved,
-    session: &Session<'_>,
-) -> Result<(), Error> {
-    let new: Vec<&str> = plan
-        .named(Kind::Create)
-        .into_iter()
-        .chain(plan.named(Kind::Recreate))
-        .collect();
-    for edit in edits {
-        let Some(node) = resolved.desired.nodes.iter().find(|n| n.name == edit.node) else {
-            continue;
-        };
-        let wanted = node.file.as_ref().map_or("", |(_, text)| text);
-        // A runtime may add lines of its own after the user's.
-        let has_it = || async {
-            let there = resolved.runtime.file_of(node).await?;
-            Ok::<_, Error>(there.is_some_and(|there| there.starts_with(wanted)))
-        };
-        let fate = if new.contains(&edit.node.as_str()) || has_it().await? {
-            "is used".to_owned()
-        } else {
-            format!(
-                "is kept   ({} applies it)",
-                session.again(&format!("restart {}", edit.node))
-            )
-        };
-        session.ui.note(&format!(
-            "your edit of {} ({}) {fate}",
-            edit.file,
-            edit.changes.join(", ")
-        ));
-    }
-    Ok(())
-}
-
-async fn await_all(
-    session: &Session<'_>,
-    runtime: &dyn Runtime,
-    desired: &Desired,
-    timeout: Duration,
-    since: SystemTime,
-    wait_for: WaitFor,
-    silent: bool,
-) -> Result<View, Error> {
-    let names: Vec<String> = desired.nodes.iter().map(|n| n.name.clone()).collect();
-    let console = desired.console_url().unwrap_or_default();
-    let on_ready = |name: &str, how: &str, after: Duration| match name {
-        _ if silent => {}
-        "rmqconsole" => session.ui.done(name, &console),
-        _ => session
-            .ui
-            .done(name, &format!("{how}  {:.1}s", after.as_secs_f64())),
-    };
-    let wait = Wait {
-        runtime,
-        desired,
-        names: &names,
-        synced: wait_for == WaitFor::Synced,
-        timeout,
-        since,
-        interrupt: &session.interrupt,
-        on_ready: &on_ready,
-    };
-    ready::wait(&wait).await
-}
-
-/// The last look dialled every address that clients are told, from the host; here from inside the network as well.
-async fn reachable(
-    session: &Session<'_>,
-    runtime: &dyn Runtime,
-    desired: &Desired,
-    view: &View,
-    silent: bool,
-) -> Result<(), Error> {
-    let brokers: Vec<_> = desired
-        .nodes
-        .iter()
-        .filter(|n| n.broker.is_some())
-        .collect();
-    let from_host = brokers
-        .iter()
-        .filter(|n| view.nodes.get(&n.name).is_some_and(|seen| seen.answers))
-        .count();
-    let mut text = format!("{from_host}/{} brokers from the host", brokers.len());
-    if desired.site == Site::Network
-        && let Some(inside) = desired.nodes.iter().find(|n| n.role == Role::Namesrv)
-    {
-        let addresses: Vec<String> = brokers
-            .iter()
-            .filter_map(|n| Some(format!("{}:{}", n.name, n.port("main")?.container)))
-            .collect();
-        let dials = runtime.dial_inside(&inside.container, &addresses).await?;
-        let faults: Vec<String> = dials
-            .iter()
-            .filter_map(|d| {
-                d.fault
-                    .as_ref()
-                    .map(|why| format!("dialled {} from {}: {why}", d.address, desired.network))
-            })
-            .collect();
-        if !faults.is_empty() {
-            let title = format!(
-                "{} of {} brokers cannot be reached from {}",
-                faults.len(),
-                brokers.len(),
-                desired.network
-            );
-            return Err(Error::new("RMQ-E031", Exit::NotReady, title)
-                .lines(faults)
-                .hint(session.again("logs")));
-        }
-        text += &format!(
-            ", {}/{} from {}",
-            dials.len(),
-            brokers.len(),
-            desired.network
-        );
-    }
-    if !silent {
-        session.ui.done("reachable", &text);
     }
     Ok(())
 }

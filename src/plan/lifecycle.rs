@@ -1,8 +1,8 @@
 //! The plans of `start`, `stop`, `restart` and `down`: nodes that stand already, in the order that loses nothing.
 
 use super::{
-    Action, Kind, NodeState, Observed, Plan, await_group, begin, configure, rank, rolling_rank,
-    state_text, step,
+    Action, Kind, NodeState, Observed, Order, Plan, begin, configure, rank, rolling_rank,
+    state_text, step, up::await_group,
 };
 use crate::topology::{Desired, Node, Role};
 
@@ -94,7 +94,7 @@ pub fn restart(
         .copied()
         .filter(|node| observed.nodes.iter().any(|n| n.container == node.container))
         .collect();
-    nodes.sort_by_key(|node| rolling_rank(node.role));
+    nodes.sort_by_key(|node| rolling_rank(node.role, Order::default()));
     for node in &nodes {
         plan.note(
             &node.name,

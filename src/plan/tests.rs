@@ -2,23 +2,24 @@ use super::*;
 use crate::spec::{ClusterSpec, Profile};
 use crate::topology::{Site, desired};
 
-fn cluster(masters: u32, slaves: u32) -> ClusterSpec {
+pub(super) fn cluster(masters: u32, slaves: u32) -> ClusterSpec {
     let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/conf".into());
     (spec.masters, spec.slaves) = (masters, slaves);
     spec
 }
 
-fn at_network(spec: &ClusterSpec) -> Desired {
+pub(super) fn at_network(spec: &ClusterSpec) -> Desired {
     desired(spec, &Site::Network).unwrap()
 }
 
 /// Everything of `desired` as it is after `up`.
-fn running(desired: &Desired) -> Observed {
+pub(super) fn running(desired: &Desired) -> Observed {
     let node = |n: &Node| ObservedNode {
         id: format!("id-{}", n.name),
         name: n.name.clone(),
         container: n.container.clone(),
         config_hash: n.config_hash.clone(),
+        broker: n.broker.as_ref().map(|_| n.broker_text()),
         state: NodeState::Running,
         image: Some("engine:1".into()),
         version: None,
@@ -38,6 +39,7 @@ fn running(desired: &Desired) -> Observed {
         image: Some("engine:1".into()),
         spec: Some(desired.spec.clone()),
         conflicts: Vec::new(),
+        closed: Vec::new(),
     }
 }
 
@@ -54,7 +56,7 @@ fn check_text(plan: &Plan, want: &str) {
     assert_eq!(mask(&plan.to_string()), want);
 }
 
-fn steps(plan: &Plan) -> String {
+pub(super) fn steps(plan: &Plan) -> String {
     plan.stages
         .iter()
         .map(|stage| {
@@ -225,6 +227,7 @@ fn a_node_no_longer_asked_for_is_left_alone_unless_told_otherwise() {
         &running(&before),
         UpOptions {
             remove_orphans: true,
+            ..UpOptions::default()
         },
     )
     .unwrap();
@@ -323,7 +326,7 @@ fn down_keeps_volumes_and_down_with_volumes_does_not() {
     );
 }
 
-mod converges {
+pub(super) mod converges {
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -350,18 +353,27 @@ mod converges {
     /// One `up` on the memory runtime; returns the plan that it walked.
     async fn up_once(runtime: &Memory, desired: &Desired, previous: Option<&Desired>) -> Plan {
         let observed = runtime.observe(desired).await.unwrap();
-        // Waiting asks the network, and there is none here.
-        let mut plan = up(
-            desired,
-            previous,
-            &observed,
-            UpOptions {
-                remove_orphans: true,
-            },
-        )
-        .unwrap();
+        let options = UpOptions {
+            remove_orphans: true,
+            ..UpOptions::default()
+        };
+        let plan = up(desired, previous, &observed, options).unwrap();
+        walk_on_memory(runtime, desired, plan).await
+    }
+
+    /// Walks a plan on the memory runtime as far as it goes; returns it without the steps that ask a network, where none is.
+    pub(in crate::plan) async fn walk_on_memory(
+        runtime: &Memory,
+        desired: &Desired,
+        mut plan: Plan,
+    ) -> Plan {
         for stage in &mut plan.stages {
-            stage.retain(|step| !matches!(step.action, Action::AwaitNode(_)));
+            stage.retain(|step| {
+                !matches!(
+                    step.action,
+                    Action::AwaitNode(_) | Action::Drain(_) | Action::Reopen(_)
+                )
+            });
         }
         let interrupt = Interrupt::never();
         let walk = Walk {
@@ -371,6 +383,7 @@ mod converges {
             await_timeout: Duration::ZERO,
             interrupt: &interrupt,
             on_step: &|_, _| {},
+            on_progress: &|_, _| {},
         };
         let _ = execute(&plan, &walk).await;
         plan
@@ -398,7 +411,7 @@ mod converges {
                 }
                 up_once(&memory, &after, None).await;
                 let observed = memory.observe(&after).await.unwrap();
-                let plan = up(&after, Some(&after), &observed, UpOptions { remove_orphans: true }).unwrap();
+                let plan = up(&after, Some(&after), &observed, UpOptions { remove_orphans: true, ..UpOptions::default() }).unwrap();
                 prop_assert!(plan.is_nothing() && plan.stages.is_empty(), "{plan}\n{}", steps(&plan));
                 prop_assert_eq!(observed.nodes.len(), after.nodes.len());
                 Ok(())

@@ -68,7 +68,7 @@ impl Memory {
                 world.spec = Some(desired.spec.clone());
             }
             Action::StoreSpec => world.spec = Some(desired.spec.clone()),
-            Action::AwaitNode(_) => {}
+            Action::AwaitNode(_) | Action::Drain(_) | Action::Reopen(_) => {}
             Action::CreateVolume(name) => {
                 world.volumes.insert(name.clone());
             }
@@ -87,6 +87,7 @@ impl Memory {
                     name: node.name.clone(),
                     container: node.container.clone(),
                     config_hash: node.config_hash.clone(),
+                    broker: node.broker.as_ref().map(|_| node.broker_text()),
                     state: NodeState::Exited(None),
                     image: world.image.clone(),
                     version: None,
@@ -154,6 +155,7 @@ impl Runtime for Memory {
                 image: world.image.clone(),
                 spec: world.spec.clone(),
                 conflicts: Vec::new(),
+                closed: Vec::new(),
             })
         })
     }

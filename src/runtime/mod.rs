@@ -363,6 +363,15 @@ fn proc_memory(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// `broker-a:1` from the labels of a node.
+fn broker_text<'a>(get: impl Fn(&str) -> Option<&'a String>) -> Option<String> {
+    Some(format!(
+        "{}:{}",
+        get(label::BROKER)?,
+        get(label::BROKER_ID)?
+    ))
+}
+
 /// A role as labels have it.
 fn role_word(role: crate::topology::Role) -> &'static str {
     use crate::topology::Role;

@@ -45,7 +45,8 @@ struct Common {
     /// Create the topic first
     #[arg(long)]
     create_topic: bool,
-    /// Reconnect with growing pauses, and read the route anew, when a connection fails
+    /// Reconnect with growing pauses, and read the route anew, when a connection fails; read it every second too, and
+    /// send only to brokers whose topic takes sends
     #[arg(long)]
     reconnect: bool,
     /// Server processes whose processor time and memory to report

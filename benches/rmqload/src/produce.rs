@@ -118,6 +118,9 @@ impl Refresher {
     }
 }
 
+/// How often --reconnect reads the route anew though nothing failed, as clients do every 30 s.
+const ROUTE_NS: u64 = 1_000_000_000;
+
 #[derive(PartialEq, Clone, Copy, Debug)]
 pub enum Phase {
     Warm,
@@ -130,6 +133,9 @@ pub struct Producer {
     cfg: SendCfg,
     pub run: u64,
     targets: Vec<Target>,
+    /// Targets that the last route lets us send to.
+    open: Vec<bool>,
+    route_at: u64,
     tpl: Vec<SendTemplate>,
     conns: Vec<PConn>,
     by_token: Vec<usize>,
@@ -226,6 +232,8 @@ impl Producer {
             by_token,
             gaps: vec![Gap { last: now, ..Gap::default() }; targets.len()],
             gap: Gap { last: now, ..Gap::default() },
+            open: vec![true; targets.len()],
+            route_at: now + ROUTE_NS,
             targets,
             conns,
             run,
@@ -285,6 +293,11 @@ impl Producer {
 
     fn sending(&self) -> bool {
         matches!(self.phase, Phase::Warm | Phase::Run) && self.cfg.count.is_none_or(|c| self.sent < c)
+    }
+
+    /// Whether connection i may send now: its broker's topic takes sends, as the route says.
+    fn may_send(&self, i: usize) -> bool {
+        self.sending() && self.open[self.conns[i].target]
     }
 
     fn send_one(&mut self, i: usize, wb: &mut Vec<u8>, at: u64, now: u64) {
@@ -422,7 +435,7 @@ impl Producer {
             }
             return;
         }
-        if self.cfg.rate.is_none() && self.sending() && now >= self.conns[i].paused_until {
+        if self.cfg.rate.is_none() && self.may_send(i) && now >= self.conns[i].paused_until {
             self.send_one(i, wb, now, now);
         }
     }
@@ -430,7 +443,7 @@ impl Producer {
     pub fn on_up(&mut self, token: usize, now: u64, wb: &mut Vec<u8>) {
         let i = self.by_token[token];
         if self.cfg.rate.is_none() {
-            while self.sending() && !self.conns[i].free.is_empty() && now >= self.conns[i].paused_until {
+            while self.may_send(i) && !self.conns[i].free.is_empty() && now >= self.conns[i].paused_until {
                 self.send_one(i, wb, now, now);
             }
         }
@@ -503,9 +516,15 @@ impl Producer {
             return sleep;
         }
         if self.cfg.reconnect {
+            if now >= self.route_at {
+                self.route_at = now + ROUTE_NS;
+                self.refresher.ask(now);
+            }
             if let Some(fresh) = self.refresher.take() {
                 for (k, t) in self.targets.iter_mut().enumerate() {
+                    // A broker without a route is being looked for; one whose topic takes no sends is left alone.
                     let Some(n) = fresh.iter().find(|n| n.broker == t.broker) else { continue };
+                    self.open[k] = n.write_queues > 0;
                     if n.addr != t.addr {
                         t.addr = n.addr.clone();
                         for c in self.conns.iter_mut().filter(|c| c.target == k) {
@@ -542,7 +561,7 @@ impl Producer {
                 Link::Up => {
                     if self.cfg.rate.is_none() {
                         if now >= c.paused_until {
-                            while self.sending() && !self.conns[i].free.is_empty() {
+                            while self.may_send(i) && !self.conns[i].free.is_empty() {
                                 self.send_one(i, &mut io.wb.buf, now, now);
                             }
                         } else {
@@ -567,7 +586,7 @@ impl Producer {
                 let n = self.conns.len();
                 let pick = (0..n).map(|k| (self.next_conn + k) % n).find(|&k| {
                     let c = &self.conns[k];
-                    conns[c.token].link == Link::Up && !c.free.is_empty() && now >= c.paused_until
+                    self.open[c.target] && conns[c.token].link == Link::Up && !c.free.is_empty() && now >= c.paused_until
                 });
                 let Some(k) = pick else {
                     sleep = sleep.min(1_000_000);

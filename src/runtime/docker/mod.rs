@@ -444,7 +444,8 @@ impl Runtime for Docker {
                 Action::CreateNode(node) => self.create_node(desired, node).await,
                 Action::Configure(node) => self.configure(desired, node).await,
                 Action::StoreSpec => self.store_spec(desired).await,
-                Action::AwaitNode(_) => Ok(()),
+                // Asked of the cluster, not of the daemon.
+                Action::AwaitNode(_) | Action::Drain(_) | Action::Reopen(_) => Ok(()),
                 Action::StartNode(container) => self.start_node(desired, container).await,
                 Action::StopNode(container) => self.stop_node(desired, container).await,
                 Action::RemoveNode(container) => self.remove_node(desired, container).await,

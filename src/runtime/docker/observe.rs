@@ -8,7 +8,7 @@ use bollard::models as api;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
-use super::super::{RuntimeError, label, ports, proc_memory};
+use super::super::{RuntimeError, broker_text, label, ports, proc_memory};
 use super::{Docker, cluster_of, found, holder_words};
 use crate::plan::{Conflict, NodeState, Observed, ObservedNode};
 use crate::topology::Desired;
@@ -100,6 +100,7 @@ impl Docker {
             image: image?,
             spec: spec?,
             conflicts,
+            closed: Vec::new(),
         })
     }
 
@@ -250,6 +251,7 @@ fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNod
         name: labels.get(label::NODE)?.clone(),
         container: container.name?.trim_start_matches('/').to_string(),
         config_hash: labels.get(label::CONFIG_HASH).cloned().unwrap_or_default(),
+        broker: broker_text(|key| labels.get(key)),
         started_at: matches!(node_state, NodeState::Running | NodeState::Paused)
             .then(|| state.started_at.as_deref().and_then(unix_seconds))
             .flatten(),

@@ -35,8 +35,8 @@ use super::describe::{About, Description};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, created_by, label, ports,
-    role_word,
+    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, broker_text, created_by,
+    label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -165,7 +165,8 @@ impl Processes {
             }
             Action::CreateNode(node) => self.create_node(desired, node).await,
             Action::Configure(node) => configure(node),
-            Action::AwaitNode(_) => Ok(()),
+            // Asked of the cluster, not of us.
+            Action::AwaitNode(_) | Action::Drain(_) | Action::Reopen(_) => Ok(()),
             Action::StartNode(container) => self.start_node(desired, container).await,
             Action::StopNode(container) => self.stop_node(desired, container).await,
             Action::RemoveNode(container) => self.remove_node(desired, container).await,
@@ -650,6 +651,7 @@ fn observed_node(dir: &NodeDir, node: NodeFile) -> std::io::Result<ObservedNode>
         name: node.name,
         container: node.container,
         config_hash: node.config_hash,
+        broker: broker_text(|key| node.labels.get(key)),
         image: Some(node.image),
         version: node.labels.get(label::VERSION).cloned(),
         started_at: run.filter(|_| child.is_some()).map(|run| run.started_at),

@@ -1,0 +1,369 @@
+//! Bringing nodes up as planned: what `up`, `run`, `scale` and `upgrade` have in common. It walks, waits, dials, and takes a new
+//! cluster back that failed.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::up::{Resolved, WaitFor, check_files};
+use super::{Session, ephemeral};
+use crate::drain;
+use crate::error::{Error, Exit};
+use crate::execute::Outcome;
+use crate::plan::{self, Action, Kind, NodeState, Observed, Plan, Step, UpOptions};
+use crate::probe::View;
+use crate::properties::{self, Edited};
+use crate::ready::{self, Wait};
+use crate::runtime::Runtime;
+use crate::topology::{Desired, Role, Site};
+
+/// How a cluster is brought up.
+#[derive(Clone, Copy, Debug)]
+pub struct Raise {
+    /// For all of it.
+    pub timeout: Duration,
+    /// How far nodes must have come; `None`: nobody waits.
+    pub wait_for: Option<WaitFor>,
+    /// A new cluster that fails stays as it is; otherwise what this run made is taken back.
+    pub keep_on_failure: bool,
+}
+
+/// Makes a plan of the desired state, the one before, and what was observed.
+pub trait Planner: FnOnce(&Desired, Option<&Desired>, &Observed) -> Result<Plan, Error> {}
+impl<F: FnOnce(&Desired, Option<&Desired>, &Observed) -> Result<Plan, Error>> Planner for F {}
+
+/// The plan of `up`.
+pub fn as_up(options: UpOptions) -> impl Planner {
+    move |desired: &Desired, previous: Option<&Desired>, observed: &Observed| {
+        plan::up(desired, previous, observed, options)
+    }
+}
+
+/// Shows what a plan would do.
+pub async fn dry_run(
+    resolved: &mut Resolved,
+    planner: impl Planner,
+    session: &Session<'_>,
+) -> Result<(), Error> {
+    let (plan, edits) = look(resolved, planner, true).await?;
+    session.ui.out(&plan.to_string());
+    tell_edits(&edits, &plan, resolved, session).await
+}
+
+/// Observes, plans, and brings the user's files in.
+pub async fn look(
+    resolved: &mut Resolved,
+    planner: impl Planner,
+    dry: bool,
+) -> Result<(Plan, Vec<Edited>), Error> {
+    let mut observed = resolved.runtime.observe(&resolved.desired).await?;
+    ephemeral::refuse_kept_messages(&resolved.spec, &observed)?;
+    observed.closed = closed(&resolved.desired, &observed).await;
+    let mut plan = planner(&resolved.desired, resolved.previous.as_ref(), &observed)?;
+    // After the plan: a conflict leaves the files untouched as well.
+    let edits = properties::reconcile(
+        &mut resolved.desired,
+        resolved.previous.as_ref(),
+        dry || !resolved.keeps_files,
+    )?;
+    check_files(&resolved.desired, &edits)?;
+    plan.use_files_of(&resolved.desired);
+    Ok((plan, edits))
+}
+
+/// Masters that run and that name servers tell clients not to send to.
+async fn closed(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let runs = |container: &str| {
+        observed
+            .nodes
+            .iter()
+            .any(|n| n.container == container && n.state == NodeState::Running)
+    };
+    let masters: Vec<String> = desired
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Master && runs(&node.container))
+        .filter_map(|node| Some(node.broker.as_ref()?.name.clone()))
+        .collect();
+    if masters.is_empty() {
+        return masters;
+    }
+    drain::closed(desired, &masters).await
+}
+
+impl Raise {
+    /// Observes, plans and carries the plan out. Returns whether there was nothing to do. The cluster's lock is the caller's.
+    pub async fn walk(
+        &self,
+        resolved: &mut Resolved,
+        planner: impl Planner,
+        session: &Session<'_>,
+    ) -> Result<bool, Error> {
+        let (plan, edits) = look(resolved, planner, false).await?;
+        self.carry_out(&plan, &edits, resolved, session).await?;
+        Ok(plan.is_nothing())
+    }
+
+    /// Walks the plan, waits and dials, telling as it goes.
+    pub async fn carry_out(
+        &self,
+        plan: &Plan,
+        edits: &[Edited],
+        resolved: &Resolved,
+        session: &Session<'_>,
+    ) -> Result<(), Error> {
+        let (began, since) = (Instant::now(), SystemTime::now());
+        let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
+        let outcome = session.walk(plan, runtime, desired, self.timeout).await;
+        let touched = outcome.touched();
+        let fresh = touched
+            .iter()
+            .any(|step| step.action == Action::CreateNetwork);
+        let takes_back = fresh && !self.keep_on_failure;
+        let ended = async {
+            if takes_back && outcome.has_failed() {
+                return outcome.into_error().map_or(Ok(()), Err);
+            }
+            reopen(&outcome, resolved, session).await?;
+            outcome.into_result(
+                &session.interrupt,
+                &session.goes_on(),
+                &session.again("down   takes it back"),
+            )?;
+            let left = self.timeout.saturating_sub(began.elapsed());
+            self.prove(plan, left, since, resolved, session).await
+        };
+        if let Err(error) = ended.await {
+            let stopped = matches!(error.exit, Exit::Interrupted | Exit::Terminated);
+            if stopped || !takes_back {
+                return Err(error);
+            }
+            return Err(take_back(error, &touched, resolved, session).await);
+        }
+        session.ui.clear();
+        tell_edits(edits, plan, resolved, session).await?;
+        for orphan in plan.named(Kind::Orphan) {
+            let remove = session.again("up --remove-orphans");
+            session.ui.warn(&format!(
+                "{orphan} is no longer asked for, and is left alone   ({remove} removes it)"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits until the cluster is as ready as asked for, and dials every address it hands out.
+    async fn prove(
+        &self,
+        plan: &Plan,
+        left: Duration,
+        since: SystemTime,
+        resolved: &Resolved,
+        session: &Session<'_>,
+    ) -> Result<(), Error> {
+        let Some(wait_for) = self.wait_for else {
+            return Ok(());
+        };
+        let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
+        let nothing = plan.is_nothing();
+        let left = left.max(Duration::from_secs(1));
+        let view = await_all(session, runtime, desired, left, since, wait_for, nothing).await?;
+        reachable(session, runtime, desired, &view, nothing).await
+    }
+}
+
+/// Lets masters that were emptied, and were to go, take sends again when the run ended before they went.
+async fn reopen(
+    outcome: &Outcome,
+    resolved: &Resolved,
+    session: &Session<'_>,
+) -> Result<(), Error> {
+    if outcome.failed.is_empty() && outcome.left.is_empty() {
+        return Ok(());
+    }
+    // One that failed has opened them itself.
+    let drains: Vec<Step> = outcome
+        .done
+        .iter()
+        .filter(|step| matches!(step.action, Action::Drain(_) | Action::StopNode(_)))
+        .cloned()
+        .collect();
+    match walk_back(&plan::undo(&drains), resolved, session)
+        .await
+        .into_error()
+    {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The end of a run, which a first Ctrl-C may have brought about; a second one leaves at once.
+async fn walk_back(back: &Plan, resolved: &Resolved, session: &Session<'_>) -> Outcome {
+    let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
+    let timeout = desired.stop_timeout;
+    session
+        .unhurried()
+        .walk(back, runtime, desired, timeout)
+        .await
+}
+
+/// Takes back what this run made of a new cluster; the error then says that nothing stands.
+async fn take_back(
+    mut error: Error,
+    touched: &[Step],
+    resolved: &Resolved,
+    session: &Session<'_>,
+) -> Error {
+    if error.exit == Exit::NotReady && error.id != ready::DIED {
+        error = error.lines(last_words(resolved).await);
+    }
+    let ended = walk_back(&plan::undo(touched), resolved, session).await;
+    // They lead to nodes that are gone.
+    error.hints.clear();
+    match ended.into_error() {
+        None => error
+            .detail("what this run had made of the new cluster is taken back; volumes that were there before stay")
+            .hint("--keep-on-failure leaves it, to look at"),
+        Some(also) => error
+            .detail(format!("and it could not be taken back: {}", also.title))
+            .lines(also.details)
+            .hint(session.again("down   takes back what stands")),
+    }
+}
+
+/// The last lines of the nodes, before they are taken away.
+async fn last_words(resolved: &Resolved) -> Vec<String> {
+    const LINES: usize = 5;
+    let mut said = Vec::new();
+    for node in &resolved.desired.nodes {
+        let tail = resolved.runtime.log_tail(&node.container, LINES).await;
+        let lines = tail.unwrap_or_default();
+        said.extend(lines.iter().map(|line| format!("{} | {line}", node.name)));
+    }
+    said
+}
+
+/// Says of each edited file whether its node has it already.
+pub async fn tell_edits(
+    edits: &[Edited],
+    plan: &Plan,
+    resolved: &Resolved,
+    session: &Session<'_>,
+) -> Result<(), Error> {
+    let new: Vec<&str> = plan
+        .named(Kind::Create)
+        .into_iter()
+        .chain(plan.named(Kind::Recreate))
+        .collect();
+    for edit in edits {
+        let Some(node) = resolved.desired.nodes.iter().find(|n| n.name == edit.node) else {
+            continue;
+        };
+        let wanted = node.file.as_ref().map_or("", |(_, text)| text);
+        // A runtime may add lines of its own after the user's.
+        let has_it = || async {
+            let there = resolved.runtime.file_of(node).await?;
+            Ok::<_, Error>(there.is_some_and(|there| there.starts_with(wanted)))
+        };
+        let fate = if new.contains(&edit.node.as_str()) || has_it().await? {
+            "is used".to_owned()
+        } else {
+            format!(
+                "is kept   ({} applies it)",
+                session.again(&format!("restart {}", edit.node))
+            )
+        };
+        session.ui.note(&format!(
+            "your edit of {} ({}) {fate}",
+            edit.file,
+            edit.changes.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+async fn await_all(
+    session: &Session<'_>,
+    runtime: &dyn Runtime,
+    desired: &Desired,
+    timeout: Duration,
+    since: SystemTime,
+    wait_for: WaitFor,
+    silent: bool,
+) -> Result<View, Error> {
+    let names: Vec<String> = desired.nodes.iter().map(|n| n.name.clone()).collect();
+    let console = desired.console_url().unwrap_or_default();
+    let on_ready = |name: &str, how: &str, after: Duration| match name {
+        _ if silent => {}
+        "rmqconsole" => session.ui.done(name, &console),
+        _ => session
+            .ui
+            .done(name, &format!("{how}  {:.1}s", after.as_secs_f64())),
+    };
+    let wait = Wait {
+        runtime,
+        desired,
+        names: &names,
+        synced: wait_for == WaitFor::Synced,
+        timeout,
+        since,
+        interrupt: &session.interrupt,
+        on_ready: &on_ready,
+    };
+    ready::wait(&wait).await
+}
+
+/// The last look dialled every address that clients are told, from the host; here from inside the network as well.
+async fn reachable(
+    session: &Session<'_>,
+    runtime: &dyn Runtime,
+    desired: &Desired,
+    view: &View,
+    silent: bool,
+) -> Result<(), Error> {
+    let brokers: Vec<_> = desired
+        .nodes
+        .iter()
+        .filter(|n| n.broker.is_some())
+        .collect();
+    let from_host = brokers
+        .iter()
+        .filter(|n| view.nodes.get(&n.name).is_some_and(|seen| seen.answers))
+        .count();
+    let mut text = format!("{from_host}/{} brokers from the host", brokers.len());
+    if desired.site == Site::Network
+        && let Some(inside) = desired.nodes.iter().find(|n| n.role == Role::Namesrv)
+    {
+        let addresses: Vec<String> = brokers
+            .iter()
+            .filter_map(|n| Some(format!("{}:{}", n.name, n.port("main")?.container)))
+            .collect();
+        let dials = runtime.dial_inside(&inside.container, &addresses).await?;
+        let faults: Vec<String> = dials
+            .iter()
+            .filter_map(|d| {
+                d.fault
+                    .as_ref()
+                    .map(|why| format!("dialled {} from {}: {why}", d.address, desired.network))
+            })
+            .collect();
+        if !faults.is_empty() {
+            let title = format!(
+                "{} of {} brokers cannot be reached from {}",
+                faults.len(),
+                brokers.len(),
+                desired.network
+            );
+            return Err(Error::new("RMQ-E031", Exit::NotReady, title)
+                .lines(faults)
+                .hint(session.again("logs")));
+        }
+        text += &format!(
+            ", {}/{} from {}",
+            dials.len(),
+            brokers.len(),
+            desired.network
+        );
+    }
+    if !silent {
+        session.ui.done("reachable", &text);
+    }
+    Ok(())
+}
