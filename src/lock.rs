@@ -75,6 +75,20 @@ impl Lock {
         file.is_ok_and(|file| file.try_lock().is_ok())
     }
 
+    /// Deletes the files of locks that nobody has, of those that `which` says nobody will need.
+    pub fn discard_orphans(which: impl Fn(&str) -> bool) {
+        // What cannot be read or deleted is an empty file that stays.
+        for entry in std::fs::read_dir(dir()).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let name = file.to_str().and_then(|name| name.strip_suffix(".lock"));
+            if let Some(name) = name.filter(|name| which(name) && Self::is_orphaned(name))
+                && let Ok(Some(lock)) = Self::try_take(name)
+            {
+                lock.discard();
+            }
+        }
+    }
+
     /// Releases it and deletes its file, for a lock whose name nobody will need again.
     pub fn discard(self) {
         // It is released all the same, and an empty file is all that stays.
@@ -112,13 +126,16 @@ fn failed(path: &Path, reason: std::io::Error) -> Error {
     .detail(reason.to_string())
 }
 
-/// In the user's own runtime directory; `/tmp` has no other that each user owns.
-fn path(name: &str) -> PathBuf {
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+/// The user's own runtime directory; `/tmp` has no other that each user owns.
+fn dir() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir).join("rmqctl"),
         None => std::env::temp_dir().join(format!("rmqctl-{}", rustix::process::getuid().as_raw())),
-    };
-    dir.join(format!("{name}.lock"))
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    dir().join(format!("{name}.lock"))
 }
 
 #[cfg(test)]

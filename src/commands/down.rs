@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Cluster, Session, Timeout, ephemeral};
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::plan;
 use crate::spec::{ClusterSpec, Profile};
 use crate::topology;
@@ -47,12 +47,19 @@ pub async fn down(args: Down, session: &Session<'_>) -> Result<u8, Error> {
     if names.is_empty() {
         session.ui.note("There is no cluster; nothing to do.");
     }
+    let mut unreadable = None;
     for name in names {
-        if let Some(cluster) = Cluster::find(session.open(&name).await?, &name).await? {
-            one(&args, &cluster, session).await?;
+        match Cluster::find(session.open(&name).await?, &name).await {
+            Ok(Some(cluster)) => one(&args, &cluster, session).await?,
+            Ok(None) => {}
+            // One that another version of rmqctl made must not keep the others.
+            Err(error) if error.exit == Exit::Spec => {
+                unreadable = Some(error.detail(format!("cluster {name} is left as it is")));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(0)
+    unreadable.map_or(Ok(0), Err)
 }
 
 /// The cluster; where no spec is kept, for its name alone, since volumes outlive the spec and an interrupted `up` may too.

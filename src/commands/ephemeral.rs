@@ -11,6 +11,7 @@ use crate::lock::Lock;
 use crate::plan::Observed;
 use crate::runtime::Runtime;
 use crate::spec::{ClusterSpec, Ephemeral, SpecFlags, parse_duration};
+use crate::topology::{Desired, Site};
 
 /// How long a cluster of `up --rm` lives when nobody says.
 const TTL: Duration = Duration::from_secs(3600);
@@ -86,6 +87,24 @@ pub fn refuse_kept_messages(spec: &ClusterSpec, observed: &Observed) -> Result<(
     )))
 }
 
+/// Containers that leave nothing are gone once they stop, and what they held with them.
+pub fn refuse_stop(desired: &Desired) -> Result<(), Error> {
+    if desired.ephemeral.is_none() || desired.site != Site::Network {
+        return Ok(());
+    }
+    Err(Error::new(
+        "RMQ-E075",
+        Exit::Conflict,
+        format!(
+            "cluster {} was raised to leave nothing: Docker removes a node of it that stops",
+            desired.cluster
+        ),
+    )
+    .detail("nothing was changed")
+    .hint("a cluster raised without --rm")
+    .hint("--runtime process, whose nodes of such a cluster stop and start"))
+}
+
 /// Name of the lock that the holder of a cluster has as long as it lives.
 pub fn holder_lock(runtime: &dyn Runtime, cluster: &str) -> String {
     format!("{}-{cluster}.holder", runtime.kind())
@@ -137,6 +156,16 @@ pub async fn sweep(session: &Session<'_>) {
     let swept = async {
         for cluster in over(session).await? {
             remove(&cluster, session).await?;
+        }
+        let runtime = session.open(session.name()).await?;
+        // Processes end without us, and leave their holder's lock. Of another daemon's cluster we may need it yet.
+        if runtime.kind() == "process" {
+            let names = runtime.clusters().await?;
+            Lock::discard_orphans(|lock| {
+                lock.strip_prefix("process-")
+                    .and_then(|rest| rest.strip_suffix(".holder"))
+                    .is_some_and(|name| !names.iter().any(|n| n == name))
+            });
         }
         Ok::<_, Error>(())
     };
@@ -196,7 +225,7 @@ pub async fn resolve_at_free_ports(
 mod tests {
     use super::*;
     use crate::spec::Profile;
-    use crate::topology::{Site, desired};
+    use crate::topology::desired;
     use std::collections::BTreeSet;
 
     #[test]

@@ -1,7 +1,7 @@
 //! `ls`: every cluster of this runtime.
 
 use super::{Cluster, Session, ephemeral};
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::lease;
 use crate::plan::NodeState;
 use crate::ui::{self, Format};
@@ -21,7 +21,7 @@ impl Ls {
     }
 }
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     cluster: String,
@@ -30,7 +30,7 @@ struct Row {
     slaves: u32,
     running: usize,
     nodes: usize,
-    /// `running`, `degraded`, `stopped`, or `expired`.
+    /// `running`, `degraded`, `stopped`, `expired`, or `unreadable`: another version of rmqctl made it.
     state: &'static str,
     namesrv: String,
     /// Unix seconds at which it ends by itself.
@@ -44,8 +44,23 @@ pub async fn ls(args: Ls, session: &Session<'_>) -> Result<u8, Error> {
     let names = session.open(session.name()).await?.clusters().await?;
     let mut rows = Vec::new();
     for name in names {
-        let Some(cluster) = Cluster::find(session.open(&name).await?, &name).await? else {
-            continue;
+        let runtime = session.open(&name).await?;
+        let kind = runtime.kind();
+        let cluster = match Cluster::find(runtime, &name).await {
+            Ok(Some(cluster)) => cluster,
+            Ok(None) => continue,
+            // One that another version of rmqctl made must not hide the others.
+            Err(error) if error.exit == Exit::Spec => {
+                session.ui.warn(&format!("{name}: {}", error.title));
+                rows.push(Row {
+                    cluster: name,
+                    runtime: kind,
+                    state: "unreadable",
+                    ..Row::default()
+                });
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         let observed = cluster.observe().await?;
         let running = observed

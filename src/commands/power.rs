@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::up::check_files;
-use super::{Cluster, Session, Timeout};
+use super::{Cluster, Session, Timeout, ephemeral};
 use crate::error::Error;
 use crate::plan;
 use crate::properties;
@@ -47,6 +47,7 @@ pub struct Restart {
 pub async fn start(args: Start, session: &Session<'_>) -> Result<u8, Error> {
     let (began, since) = (Instant::now(), SystemTime::now());
     let cluster = session.cluster().await?;
+    ephemeral::refuse_stop(&cluster.desired)?;
     let chosen = cluster.desired.select(&args.nodes)?;
     let _lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
@@ -115,11 +116,16 @@ pub async fn stop(args: Stop, session: &Session<'_>) -> Result<u8, Error> {
 pub async fn restart(args: Restart, session: &Session<'_>) -> Result<u8, Error> {
     let (began, since) = (Instant::now(), SystemTime::now());
     let mut cluster = session.cluster().await?;
+    ephemeral::refuse_stop(&cluster.desired)?;
     let _lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
         .await?;
     let generated = cluster.desired.clone();
-    let edits = properties::reconcile(&mut cluster.desired, Some(&generated), false)?;
+    let edits = properties::reconcile(
+        &mut cluster.desired,
+        Some(&generated),
+        cluster.spec.ephemeral.is_some(),
+    )?;
     check_files(&cluster.desired, &edits)?;
     let chosen = cluster.desired.select(&args.nodes)?;
     let plan = plan::restart(

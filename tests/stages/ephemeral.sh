@@ -23,7 +23,7 @@ left() {
 something_left() { [ -n "$(left)" ]; }
 nothing_left() { [ -z "$(left)" ] || { left; fail "$rt: this is left"; }; }
 # What a killed rmqctl may leave on Docker: never a running node; a network, and containers it had not started yet.
-no_node_runs() { [ "$rt" = process ] || ! left | grep -q ' Up '; }
+no_node_runs() { [ "$rt" = process ] || case "$(left)" in *' Up '*) return 1 ;; esac; }
 sweeps() { "$RMQCTL" --runtime "$rt" down --expired && nothing_left; }
 # Starts `run ARG…` as the leader of a process group, and waits until its command has written its file. Sets `pid`.
 begin() { # FILE ARG…
@@ -147,10 +147,16 @@ prune_asks_and_takes_only_what_is_over() {
     exits 2 "$RMQCTL" --runtime "$rt" prune --no-input --older-than 8000h >"$work/prune" 2>&1 || has "$work/prune" "Nothing is left over"
     "$RMQCTL" --runtime "$rt" prune --expired -y
 }
+a_node_that_would_be_gone_is_not_stopped() {
+    [ "$rt" = docker ] || return 0
+    run -- sh -c '"$RMQCTL" restart rmqslave1 2>"$0"; [ $? = 5 ] && "$RMQCTL" status >/dev/null' "$work/restart"
+    has "$work/restart" RMQ-E075
+    nothing_left
+}
 cases=(returns_the_commands_code leaves_the_output_alone the_command_can_produce_and_sees_the_cluster takes_back_what_does_not_come_up
     refuses_a_name_that_is_taken ctrl_c_reaches_the_command_and_leaves_nothing ctrl_c_while_it_comes_up_leaves_nothing a_killed_rmqctl_leaves_no_node
     a_killed_rmqctl_at_any_moment_leaves_no_node two_go_side_by_side a_cluster_ends_when_its_time_is_up keep_leaves_it_until_down
-    tells_progress_as_json prune_asks_and_takes_only_what_is_over)
+    tells_progress_as_json prune_asks_and_takes_only_what_is_over a_node_that_would_be_gone_is_not_stopped)
 export RMQCTL RMQLOAD
 for rt in ${EPHEMERAL_RUNTIMES:-process docker}; do
     for c in "${cases[@]}"; do check "$c.$rt" "$c"; done
