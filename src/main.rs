@@ -9,6 +9,7 @@ mod execute;
 mod interrupt;
 mod lease;
 mod lock;
+mod moment;
 mod plan;
 mod probe;
 mod properties;

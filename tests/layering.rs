@@ -203,6 +203,12 @@ const ROOMS: &[Room] = &[
         never: NO_DAEMON,
     },
     Room {
+        path: "src/moment",
+        modules: Some(&["spec"]),
+        crates: &[],
+        never: NO_DAEMON,
+    },
+    Room {
         path: "src/interrupt",
         modules: Some(&["error"]),
         crates: &[],

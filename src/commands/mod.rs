@@ -1,6 +1,7 @@
 //! One file a command: its arguments and its function side by side. What several share is here: global flags, the
 //! runtime, and how a cluster that runs is found again.
 
+mod bench;
 mod chaos;
 mod config;
 mod down;
@@ -10,19 +11,24 @@ mod ephemeral;
 #[cfg(test)]
 mod examples;
 mod exec;
+mod group;
 mod init;
 mod logs;
 mod ls;
+mod msg;
 mod power;
 mod prune;
 mod raise;
 mod run;
 mod scale;
 mod status;
+mod topic;
 mod up;
 mod upgrade;
+mod verify;
 mod wait;
 mod why;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,6 +127,11 @@ enum Command {
     Why(why::Why),
     Exec(exec::Exec),
     Cp(exec::Cp),
+    Topic(topic::Topic),
+    Group(group::Group),
+    Msg(msg::Msg),
+    Verify(verify::Verify),
+    Bench(bench::Bench),
     Init(init::Init),
     Version(init::Version),
     #[command(hide = true)]
@@ -171,6 +182,11 @@ impl Command {
             Command::Wait(args) => args.is_json(),
             Command::Env(args) => args.is_json(),
             Command::Why(args) => args.is_json(),
+            Command::Topic(args) => args.is_json(),
+            Command::Group(args) => args.is_json(),
+            Command::Msg(args) => args.is_json(),
+            Command::Verify(args) => args.is_json(),
+            Command::Bench(args) => args.is_json(),
             _ => false,
         }
     }
@@ -218,6 +234,11 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Why(args) => why::why(args, &session).await,
         Command::Exec(args) => exec::exec(args, &session).await,
         Command::Cp(args) => exec::cp(args, &session).await,
+        Command::Topic(args) => topic::topic(args, &session).await,
+        Command::Group(args) => group::group(args, &session).await,
+        Command::Msg(args) => msg::msg(args, &session).await,
+        Command::Verify(args) => verify::verify(args, &session).await,
+        Command::Bench(args) => bench::bench(args, &session).await,
         Command::Init(args) => init::init(args, &session),
         Command::Version(args) => Ok(init::version(args, &session)),
         Command::Engine(_) => unreachable!("it was taken above, before signals are listened to"),

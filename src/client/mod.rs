@@ -1,4 +1,10 @@
 //! Speaks to name servers and brokers as any RocketMQ client does, for commands that ask or change a running cluster.
+//!
+//! [`Peer`] is one connection; [`admin`] has the questions of an administrator, each with its types; [`message`] sends and reads
+//! messages.
+
+pub mod admin;
+pub mod message;
 
 mod inspect;
 
@@ -54,16 +60,32 @@ impl Peer {
     }
 
     /// Sends a request and reads the answer to it, whatever its code; what else comes meanwhile is skipped.
-    pub async fn call(&mut self, mut request: Command) -> Result<Command, String> {
+    pub async fn call(&mut self, request: Command) -> Result<Command, String> {
+        let opaque = self.post(request).await?;
+        loop {
+            let answer = self.next().await?;
+            if answer.opaque == opaque {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Sends a request and waits for nothing; its answer will carry the number returned. So several may be in flight.
+    pub async fn post(&mut self, mut request: Command) -> Result<i32, String> {
         self.opaque += 1;
         request.opaque = self.opaque;
         let mut out = BytesMut::new();
         request.encode(&mut out);
         self.stream.write_all(&out).await.map_err(|e| words(&e))?;
+        Ok(self.opaque)
+    }
+
+    /// The next answer, to whichever request. It may be dropped while it waits: no byte is lost.
+    pub async fn next(&mut self) -> Result<Command, String> {
         loop {
             while let Some(frame) = Frame::cut(&mut self.buffer).map_err(|e| e.to_string())? {
                 let answer = frame.decode().map_err(|e| e.to_string())?;
-                if answer.is_response() && answer.opaque == self.opaque {
+                if answer.is_response() {
                     return Ok(answer);
                 }
             }
