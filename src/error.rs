@@ -2,6 +2,8 @@
 //!
 //! Libraries' and rooms' errors become one of these in one place each, so an exit code is decided here and nowhere else.
 
+pub mod catalogue;
+
 use std::fmt;
 
 /// Exit codes. A script may act on them, so they never change their meaning.

@@ -89,6 +89,27 @@ pub fn read(text: &str) -> Result<Properties, String> {
     Ok(values)
 }
 
+/// A line that gives a key its value.
+pub fn line(key: &str, value: &str) -> String {
+    format!("{key}={}\n", escape(value))
+}
+
+/// A key and its value with their line, counted from 1.
+pub type Line = (usize, String, String);
+
+/// Keys and values in the order of the text; or the line that is none, and why.
+pub fn lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
+    let mut found = Vec::new();
+    for line in java_properties::PropertiesIter::new(text.as_bytes()) {
+        let line = line.map_err(|e| (e.line_number().unwrap_or_default(), e.to_string()))?;
+        let number = line.line_number();
+        if let java_properties::LineContent::KVPair(key, value) = line.consume_content() {
+            found.push((number, key, value));
+        }
+    }
+    Ok(found)
+}
+
 /// Keys whose values differ: `fileReservedTime 48 → 72`.
 pub fn differences(old: &str, new: &str) -> Vec<String> {
     let (old, new) = (read(old).unwrap_or_default(), read(new).unwrap_or_default());
@@ -139,6 +160,26 @@ fn unmark(file: &str) -> (Option<&str>, &str) {
         Some((hash, body)) => (Some(hash.trim()), body),
         None => (None, file),
     }
+}
+
+/// A file's text without our mark.
+pub fn unmarked(file: &str) -> &str {
+    unmark(file).1
+}
+
+/// Writes a node's file as if its user had edited it: `generated` is what it was made from, `text` what it shall say.
+pub fn keep(dir: &Path, name: &str, generated: &str, text: &str) -> Result<(), Error> {
+    let path = dir.join(name);
+    let whole = format!("{MARK}{}\n{text}", digest(generated));
+    write(&path, &whole).map_err(|reason| {
+        Error::new(
+            "RMQ-E130",
+            Exit::Failed,
+            format!("cannot write {}", path.display()),
+        )
+        .detail(reason.to_string())
+        .hint("mend the directory's permissions, then give the same command again")
+    })
 }
 
 /// Brings the user's directory and the desired state together: what the user edited wins, in both. Nothing is written with
@@ -231,7 +272,7 @@ fn keep_edits(found: &str, base: Option<&str>, generated: &str) -> Result<Option
 }
 
 /// The text with one key set, or taken out; everything else stays as it is, comments too.
-fn with_value(text: &str, key: &str, value: Option<&str>) -> String {
+pub fn with_value(text: &str, key: &str, value: Option<&str>) -> String {
     let line_of = |line: &str| line.split_once('=').is_some_and(|(k, _)| k.trim() == key);
     let mut out = String::new();
     let mut done = false;
@@ -239,11 +280,11 @@ fn with_value(text: &str, key: &str, value: Option<&str>) -> String {
         if !line_of(line) {
             out += &format!("{line}\n");
         } else if let Some(value) = value.filter(|_| !std::mem::replace(&mut done, true)) {
-            out += &format!("{key}={}\n", escape(value));
+            out += &self::line(key, value);
         }
     }
     if let (Some(value), false) = (value, done) {
-        out += &format!("{key}={}\n", escape(value));
+        out += &line(key, value);
     }
     out
 }
@@ -273,6 +314,54 @@ pub fn render_into(desired: &Desired, dir: &Path) -> Result<Vec<String>, Error> 
         names.push(name.clone());
     }
     Ok(names)
+}
+
+/// Writes files that were read elsewhere; one that is there with other values is an error unless `force`, and then nothing
+/// is written.
+pub fn write_new(
+    dir: &Path,
+    texts: &[(String, String)],
+    force: bool,
+) -> Result<Vec<String>, Error> {
+    let failed = |reason: std::io::Error| {
+        Error::new(
+            "RMQ-E130",
+            Exit::Failed,
+            format!("cannot write into {}", dir.display()),
+        )
+        .detail(reason.to_string())
+    };
+    let mut edited = Vec::new();
+    for (name, text) in texts {
+        match std::fs::read_to_string(dir.join(name)) {
+            Ok(there) if !differences(unmarked(&there), text).is_empty() => {
+                edited.push(format!(
+                    "{name}: {}",
+                    differences(text, unmarked(&there)).join(", ")
+                ));
+            }
+            _ => {}
+        }
+    }
+    if !edited.is_empty() && !force {
+        return Err(Error::new(
+            "RMQ-E141",
+            Exit::Conflict,
+            format!(
+                "{} files in {} have other values",
+                edited.len(),
+                dir.display()
+            ),
+        )
+        .lines(edited)
+        .hint("name another directory")
+        .hint("--force   writes over them"));
+    }
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    for (name, text) in texts {
+        write(&dir.join(name), text).map_err(failed)?;
+    }
+    Ok(texts.iter().map(|(name, _)| name.clone()).collect())
 }
 
 #[cfg(test)]
@@ -394,5 +483,49 @@ mod tests {
         let mut all = cluster(dir.path(), "48");
         reconcile(&mut all, None, false).unwrap();
         assert_eq!(master(&all).len(), 2);
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does() {
+        assert_eq!(
+            lines("# a\n\nbrokerName = b\nlong=1\\\n  2\nlast:x\n").unwrap(),
+            [
+                (3, "brokerName".into(), "b".into()),
+                (4, "long".into(), "12".into()),
+                (6, "last".into(), "x".into())
+            ]
+        );
+        assert_eq!(lines("a=1\nb=\\u00zz\n").unwrap_err().0, 2);
+    }
+
+    #[test]
+    fn files_with_other_values_are_written_over_only_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = [("a".to_owned(), "x=1\n".to_owned())];
+        assert_eq!(write_new(dir.path(), &texts, false), Ok(vec!["a".into()]));
+        // The same values under a mark and a comment are no edit.
+        std::fs::write(dir.path().join("a"), "# rmqctl 00000000\n# mine\nx=1\n").unwrap();
+        assert!(write_new(dir.path(), &texts, false).is_ok());
+        std::fs::write(dir.path().join("a"), "x=2\n").unwrap();
+        let error = write_new(dir.path(), &texts, false).unwrap_err();
+        assert_eq!(
+            (error.id, error.details),
+            ("RMQ-E141", vec!["a: x 1 → 2".to_owned()])
+        );
+        assert!(write_new(dir.path(), &texts, true).is_ok());
+    }
+
+    #[test]
+    fn what_is_kept_as_an_edit_survives_the_next_reconciling() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = cluster(dir.path(), "48");
+        reconcile(&mut all, None, false).unwrap();
+        let (name, generated) = all.nodes[1].file.clone().unwrap();
+        let text = with_value(&generated, "maxMessageSize", Some("1024"));
+        keep(dir.path(), &name, &generated, &text).unwrap();
+        let before = all.clone();
+        let edits = reconcile(&mut all, Some(&before), false).unwrap();
+        assert_eq!(edits[0].changes, ["maxMessageSize default → 1024"]);
+        assert_eq!(all.nodes[1].file, Some((name, text)));
     }
 }

@@ -1,14 +1,26 @@
-//! `config render`: the generated files, written where you say.
+//! `config`: the properties of nodes, in files and in the running processes.
 
-use std::path::PathBuf;
+mod apply;
+mod diff;
+mod files;
+mod get;
+mod lint;
+mod render;
+mod running;
+mod set;
 
-use super::{Session, up};
+use super::Session;
 use crate::error::Error;
-use crate::properties;
-use crate::spec::SpecFlags;
+use crate::ui::Format;
 
-/// The properties files of the nodes
+/// The properties of nodes: render, check, compare, read and change them
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl config lint                               are the files right?
+  rmqctl config diff                               do the nodes run what the files say?
+  rmqctl config get rmqmaster1 maxMessageSize      what does this node really use?
+  rmqctl config set maxMessageSize=8388608         change it, at once where that is possible")]
 pub struct Config {
     #[command(subcommand)]
     what: What,
@@ -16,28 +28,39 @@ pub struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    Render(Render),
+    Render(Box<render::Render>),
+    Lint(lint::Lint),
+    Diff(diff::Diff),
+    Get(get::Get),
+    Set(set::Set),
+    Pull(files::Pull),
+    Push(files::Push),
 }
 
-/// Write the files that `up` with the same flags would generate; nothing is started
-#[derive(Debug, clap::Args)]
-struct Render {
-    /// Directory to write into
-    #[arg(default_value = ".")]
-    dir: PathBuf,
-    #[command(flatten)]
-    spec: SpecFlags,
+impl Config {
+    /// Whether errors are to be JSON too.
+    pub fn is_json(&self) -> bool {
+        let output = match &self.what {
+            What::Lint(args) => args.output,
+            What::Diff(args) => args.output,
+            What::Get(args) => args.output,
+            What::Set(args) => args.output,
+            What::Push(args) => args.output,
+            What::Render(_) | What::Pull(_) => return false,
+        };
+        output == Format::Json
+    }
 }
 
 /// `config`
 pub async fn config(args: Config, session: &Session<'_>) -> Result<u8, Error> {
-    let What::Render(args) = args.what;
-    let resolved = up::resolve(&args.spec, session).await?;
-    let dir = session.cwd.join(&args.dir);
-    for name in properties::render_into(&resolved.desired, &dir)? {
-        session
-            .ui
-            .out(&format!("{}\n", args.dir.join(name).display()));
+    match args.what {
+        What::Render(args) => render::render(*args, session).await,
+        What::Lint(args) => lint::lint(args, session).await,
+        What::Diff(args) => diff::diff(args, session).await,
+        What::Get(args) => get::get(args, session).await,
+        What::Set(args) => set::set(args, session).await,
+        What::Pull(args) => files::pull(args, session).await,
+        What::Push(args) => files::push(args, session).await,
     }
-    Ok(0)
 }

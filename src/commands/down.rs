@@ -10,6 +10,11 @@ use crate::topology;
 
 /// Stop and remove the cluster; volumes with the messages stay
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl down                  nodes and network go, the messages stay
+  rmqctl down --volumes        nothing of the cluster is left
+  rmqctl down --all --volumes  nothing of any cluster is left")]
 pub struct Down {
     /// Remove the volumes too: all messages are lost
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::error::{Error, Exit};
 use crate::lease;
 use crate::probe::{self, Health};
 use crate::runtime::process;
-use crate::spec::Verdict;
+use crate::spec::{self, Verdict};
 use crate::topology::Role;
 
 /// What a node whose lease has lapsed gets to stop in order.
@@ -197,14 +197,70 @@ async fn dial(addresses: &[String]) {
 
 /// What the engine says of a broker property.
 pub fn lint(key: &str, value: &str) -> Verdict {
-    match config::known::<BrokerConfig>(key) {
+    judge::<BrokerConfig>(key, value)
+}
+
+/// What the engine says of a property of a node of this role.
+pub fn lint_of(role: Role, key: &str, value: &str) -> Verdict {
+    match role {
+        Role::Namesrv => judge::<NamesrvConfig>(key, value),
+        _ => judge::<BrokerConfig>(key, value),
+    }
+}
+
+fn judge<C: Properties>(key: &str, value: &str) -> Verdict {
+    match config::known::<C>(key) {
         Known::Unknown(near) => Verdict::Unknown(near.map(str::to_owned)),
         Known::WithoutEffect => Verdict::NoEffect,
-        Known::Property(_) => match BrokerConfig::default().set(key, value) {
+        Known::Property(_) => match C::default().set(key, value) {
             Some(Err(allowed)) => Verdict::Wrong(format!("it is \"{value}\"; allowed: {allowed}")),
             _ => Verdict::Good,
         },
     }
+}
+
+/// All properties of a node of this role, with default, allowed values and whether a running node takes a new value.
+pub fn rows(role: Role) -> Vec<config::Property> {
+    match role {
+        Role::Namesrv => NamesrvConfig::rows(),
+        _ => BrokerConfig::rows(),
+    }
+}
+
+/// Names that this engine accepts without effect.
+pub fn without_effect(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Namesrv => NamesrvConfig::without_effect(),
+        _ => BrokerConfig::without_effect(),
+    }
+}
+
+/// Every property as a node with this file's text would have it, defaults too, each in the form in which a running node says
+/// it. Lines that the engine would not take are left out.
+pub fn effective(role: Role, file: &spec::Properties) -> spec::Properties {
+    match role {
+        Role::Namesrv => values::<NamesrvConfig>(file).0,
+        _ => values::<BrokerConfig>(file).0,
+    }
+}
+
+/// The rule between properties that a file with these values breaks.
+pub fn broken_rule(role: Role, file: &spec::Properties) -> Option<String> {
+    match role {
+        Role::Namesrv => values::<NamesrvConfig>(file).1,
+        _ => values::<BrokerConfig>(file).1,
+    }
+}
+
+fn values<C: Properties>(file: &spec::Properties) -> (spec::Properties, Option<String>) {
+    let mut config = C::default();
+    for (key, value) in file {
+        // A key or a value that is none changes nothing; whoever wants to hear of it asks `lint_of`.
+        let _ = config.set(key, value.trim());
+    }
+    let texts = config.texts().into_iter();
+    let all = texts.map(|(key, value)| (key.to_owned(), value)).collect();
+    (all, config.check().err())
 }
 
 /// Whether the engine would start with this file's text; `path` names it.

@@ -7,6 +7,10 @@ use crate::error::Error;
 
 /// Show what nodes printed
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl logs --tail 20                    the last lines of every node
+  rmqctl logs -f rmqmaster1 rmqslave1      and what comes, until Ctrl-C")]
 pub struct Logs {
     /// rmqmaster1, master1, broker-a (its group) or broker-a:1; all when none is named
     nodes: Vec<String>,

@@ -8,6 +8,10 @@ use crate::ui::{self, Format};
 
 /// List every cluster here
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl ls                    every cluster of this runtime
+  rmqctl ls -o name            their names, one a line")]
 pub struct Ls {
     /// Form of the result
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

@@ -3,6 +3,7 @@
 
 mod bench;
 mod chaos;
+mod completion;
 mod config;
 mod down;
 mod engine;
@@ -11,16 +12,19 @@ mod ephemeral;
 #[cfg(test)]
 mod examples;
 mod exec;
+mod explain;
 mod group;
 mod init;
 mod logs;
 mod ls;
+mod man;
 mod msg;
 mod power;
 mod prune;
 mod raise;
 mod run;
 mod scale;
+mod schema;
 mod status;
 mod topic;
 mod up;
@@ -29,6 +33,9 @@ mod verify;
 mod wait;
 mod why;
 mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,7 +60,14 @@ use crate::ui::{Color, ProgressMode, Ui};
     name = "rmqctl",
     version,
     propagate_version = true,
-    max_term_width = 110
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  rmqctl up --masters 2 --slaves 2     a cluster, ready when it returns
+  rmqctl status                        its nodes
+  rmqctl env                           how a program finds it
+  rmqctl down --volumes                and it is gone
+  rmqctl up --help                     every command has examples"
 )]
 struct Cli {
     #[command(flatten)]
@@ -133,6 +147,10 @@ enum Command {
     Verify(verify::Verify),
     Bench(bench::Bench),
     Init(init::Init),
+    Schema(schema::Schema),
+    Completion(completion::Completion),
+    Man(man::Man),
+    Explain(explain::Explain),
     Version(init::Version),
     #[command(hide = true)]
     Engine(engine::Engine),
@@ -187,6 +205,8 @@ impl Command {
             Command::Msg(args) => args.is_json(),
             Command::Verify(args) => args.is_json(),
             Command::Bench(args) => args.is_json(),
+            Command::Config(args) => args.is_json(),
+            Command::Explain(args) => args.is_json(),
             _ => false,
         }
     }
@@ -240,6 +260,10 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Verify(args) => verify::verify(args, &session).await,
         Command::Bench(args) => bench::bench(args, &session).await,
         Command::Init(args) => init::init(args, &session),
+        Command::Schema(args) => Ok(schema::schema(args, &session)),
+        Command::Completion(args) => Ok(completion::completion(args, &session)),
+        Command::Man(args) => man::man(args, &session),
+        Command::Explain(args) => explain::explain(args, &session),
         Command::Version(args) => Ok(init::version(args, &session)),
         Command::Engine(_) => unreachable!("it was taken above, before signals are listened to"),
     }
@@ -253,6 +277,20 @@ struct Session<'a> {
     cwd: PathBuf,
     /// The name that --file gave, once it was read.
     file_name: OnceLock<String>,
+}
+
+#[cfg(test)]
+impl<'a> Session<'a> {
+    /// A session that nothing was typed for.
+    fn for_tests(ui: &'a Ui) -> Self {
+        Session {
+            global: Cli::parse_from(["rmqctl", "ls"]).global,
+            ui,
+            interrupt: Interrupt::listen().expect("a test may listen for signals"),
+            cwd: PathBuf::from("/"),
+            file_name: OnceLock::new(),
+        }
+    }
 }
 
 /// A cluster that exists: rebuilt from the spec that is kept with it.

@@ -12,6 +12,10 @@ use crate::topology::{Node, Role};
 
 /// Start nodes that were stopped, and wait until they are ready
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl start                 all that does not run
+  rmqctl start rmqslave1 --no-wait")]
 pub struct Start {
     /// rmqmaster1, master1, broker-a (its group) or broker-a:1; all when none is named
     nodes: Vec<String>,
@@ -24,6 +28,10 @@ pub struct Start {
 
 /// Stop nodes: the console first, then masters, slaves, name servers; they stay stopped until `start`
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl stop                  the whole cluster
+  rmqctl stop broker-b         a master and its slaves")]
 pub struct Stop {
     /// rmqmaster1, master1, broker-a (its group) or broker-a:1; all when none is named
     nodes: Vec<String>,
@@ -33,6 +41,11 @@ pub struct Stop {
 
 /// Restart nodes one after another: slaves, then masters, each in sync before the next stops; edited files take effect
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl restart               rolling: no message is lost, no send fails for good
+  rmqctl restart rmqmaster1    takes its edited properties file into use
+  rmqctl restart --all-at-once --timeout 2m")]
 pub struct Restart {
     /// rmqmaster1, master1, broker-a (its group) or broker-a:1; all when none is named
     nodes: Vec<String>,

@@ -13,6 +13,11 @@ use crate::ui::{self, Format};
 
 /// Show each node: state, address, replication, memory, uptime, ports. Exits with 7 when something is wrong
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl status                each node, and what is wrong with it
+  rmqctl status -o json        for programs; the keys do not change
+  rmqctl status -w broker-a    one group, again every second")]
 pub struct Status {
     /// rmqmaster1, master1, broker-a (its group) or broker-a:1; all when none is named
     nodes: Vec<String>,

@@ -20,6 +20,12 @@ use crate::ui::{self, Format};
 /// What runs already and is as asked stays untouched; a changed property recreates the nodes it concerns, one after
 /// another, and their messages stay. Without --file, what you do not say stays as it is.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl up --masters 2 --slaves 2              a new cluster, or the running one made so
+  rmqctl up --set fileReservedTime=72           one broker property, rolled out node by node
+  rmqctl up --replication sync --flush sync     acknowledged = on disk and on a slave
+  rmqctl up -f cluster.yaml --dry-run           what the file would change")]
 pub struct Up {
     #[command(flatten)]
     spec: SpecFlags,
@@ -61,6 +67,11 @@ pub enum WaitFor {
 
 /// Show what `up` with the same flags would do
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rmqctl plan --masters 2 --slaves 3            what a third slave would take
+  rmqctl plan -f cluster.yaml --exit-code       10 when the cluster is not as the file says
+  rmqctl plan --set maxMessageSize=8388608 -o json")]
 pub struct PlanArgs {
     #[command(flatten)]
     spec: SpecFlags,

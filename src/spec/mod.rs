@@ -38,7 +38,18 @@ pub enum Verdict {
 pub type Lint = fn(&str, &str) -> Verdict;
 
 /// A set of defaults. It never overrides what was said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Small segment files that do not eat a laptop's disk.
@@ -51,7 +62,18 @@ pub enum Profile {
 }
 
 /// `async` or `sync`, of replication and of flushing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Mode {
@@ -179,6 +201,14 @@ const DECIDED: &[(&str, &str)] = &[
     ("storePathCommitLog", "it is inside the node's volume"),
     ("haMasterAddress", "slaves learn it from the name server"),
 ];
+
+/// Whether the topology decides a property, so that nobody may set it; what to say instead.
+pub fn decided(key: &str) -> Option<&'static str> {
+    DECIDED
+        .iter()
+        .find(|(decided, _)| *decided == key)
+        .map(|(_, instead)| *instead)
+}
 
 /// The name of the cluster when nobody gives one; its containers have no prefix.
 pub const DEFAULT_NAME: &str = "rmq";
@@ -454,8 +484,8 @@ fn check_property(
         )
         .detail(note),
     };
-    if let Some((_, instead)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
-        return Err(place("the topology decides", (*instead).to_owned()));
+    if let Some(instead) = decided(key) {
+        return Err(place("the topology decides", instead.to_owned()));
     }
     if value.is_empty() {
         return Ok(());
@@ -480,7 +510,7 @@ fn check_property(
 }
 
 /// `deleteWhen` is hours of two digits; YAML and people drop the zero, and RocketMQ then compares `4` with `04`.
-fn padded(key: &str, value: &str) -> String {
+pub fn padded(key: &str, value: &str) -> String {
     if key != "deleteWhen" || value.is_empty() {
         return value.to_owned();
     }

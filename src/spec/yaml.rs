@@ -15,85 +15,125 @@ use crate::error::{Error, Exit, nearest};
 /// A file larger than this is not a cluster; the parser never sees it.
 const SIZE_MAX: u64 = 1 << 20;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct File {
+    /// Version of this form: 1
     version: Option<u32>,
+    /// Name of the cluster; containers, network and volumes carry it
     name: Option<String>,
+    /// Set of defaults; it never overrides what is said
     profile: Option<Profile>,
+    /// How many nodes of which kind
     topology: Topology,
+    /// sync: a send is acknowledged when a slave has it too
     replication: Option<Mode>,
+    /// sync: a send is acknowledged when it is on disk
     flush: Option<Mode>,
+    /// The Docker network of the nodes
     network: Network,
+    /// What of the nodes is reached from outside, and how
     expose: Expose,
+    /// What every node gets
     engine: Engine,
+    /// Properties of all brokers, by their Java names
+    #[schemars(schema_with = "broker_properties")]
     properties: BTreeMap<String, Value>,
+    /// The few nodes that differ, by name (rmqmaster1)
     nodes: BTreeMap<String, Node>,
+    /// Groups that differ, by broker name (broker-a)
     brokers: BTreeMap<String, Broker>,
+    /// How long `up` waits
     wait: Wait,
+    /// Labels of your own on every container, network and volume
     labels: BTreeMap<String, Value>,
+    /// Directory of the generated properties files; relative to this file
     conf_dir: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Topology {
+    /// Name servers, 1 to 9
     namesrvs: Option<u32>,
+    /// Master brokers
     masters: Option<u32>,
+    /// Slave brokers in all, dealt round-robin to the masters
     slaves: Option<u32>,
+    /// Slave brokers of each master, in place of slaves
     slaves_per_master: Option<u32>,
+    /// Whether there is a web console
     console: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Network {
+    /// Name of the network
     name: Option<String>,
+    /// As 172.28.0.0/16; Docker picks one otherwise
     subnet: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Expose {
+    /// Address of this host that ports are published on
     bind: Option<IpAddr>,
+    /// Host or address that clients outside the network are told; auto is 127.0.0.1
     advertise: Option<String>,
+    /// Added to every published port
     port_offset: Option<u16>,
+    /// Host port of the console, before the offset
     console: Option<u16>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Engine {
+    /// Memory limit: 512m, 1g
     memory: Option<Value>,
+    /// CPU limit, in cores: 1.5
     cpus: Option<f64>,
+    /// Time that a node gets to stop before it is killed: 60s
     stop_timeout: Option<Value>,
+    /// Environment variables
     env: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Node {
+    /// Properties of this node
+    #[schemars(schema_with = "broker_properties")]
     properties: BTreeMap<String, Value>,
+    /// Memory limit: 512m, 1g
     memory: Option<Value>,
+    /// CPU limit, in cores: 1.5
     cpus: Option<f64>,
+    /// Ports that differ
     ports: Ports,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Ports {
+    /// listenPort; the VIP port is two below, the HA port one above
     main: Option<u16>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Broker {
+    /// Properties of this master and its slaves
+    #[schemars(schema_with = "broker_properties")]
     properties: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Wait {
+    /// Deadline for all nodes together: 60s
     timeout: Option<Value>,
 }
 
@@ -127,6 +167,34 @@ impl<'de> Deserialize<'de> for Value {
         }
         from.deserialize_any(Scalar)
     }
+}
+
+impl schemars::JsonSchema for Value {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Value".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "number", "boolean"] })
+    }
+}
+
+/// Where [`schema`] puts what the engine knows of properties.
+const PROPERTIES: &str = "BrokerProperties";
+
+fn broker_properties(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "$ref": format!("#/$defs/{PROPERTIES}") })
+}
+
+/// JSON schema of a cluster file, from the very types that read it. `properties` is the schema of a set of broker properties,
+/// which only the engine knows.
+pub fn schema(properties: serde_json::Value) -> serde_json::Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    schema["title"] = "A RocketMQ cluster, as rmqctl reads it".into();
+    schema["$defs"][PROPERTIES] = properties;
+    schema
 }
 
 /// Reads a cluster file; `-` is standard input. Paths in it are relative to it.

@@ -1,0 +1,208 @@
+//! Every error id: what it stands for, why it happens and what helps. `rmqctl explain` prints it; a test holds it and the
+//! sources together.
+
+use super::Exit;
+
+/// One id.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// `RMQ-E021`.
+    pub id: &'static str,
+    /// What kind of failure it is.
+    pub title: &'static str,
+    /// Why it happens.
+    pub cause: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+    /// Exit codes that it may have.
+    #[serde(serialize_with = "codes")]
+    pub exits: &'static [Exit],
+}
+
+fn codes<S: serde::Serializer>(exits: &&[Exit], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(exits.iter().map(|exit| *exit as u8))
+}
+
+/// All of them, by number: 0xx while the cluster is worked on, 1xx what was said or is kept, 2xx inside a node.
+#[rustfmt::skip]
+pub const CATALOGUE: &[Entry] = &[
+    Entry { id: "RMQ-E001", title: "the system refused something", exits: &[Exit::Failed],
+        cause: "A call of the operating system or of the Docker daemon failed; the lines below the error have its own words.",
+        remedy: "Mend what they name (a full disk, a missing permission), then give the same command again: it goes on where it stopped." },
+    Entry { id: "RMQ-E002", title: "no Docker daemon", exits: &[Exit::Daemon],
+        cause: "Nothing answers at the socket, or this user may not open it.",
+        remedy: "Start Docker, or join the group `docker`; --runtime process needs no daemon." },
+    Entry { id: "RMQ-E003", title: "the Docker daemon is too old", exits: &[Exit::Daemon],
+        cause: "It speaks an API older than 1.41 (Docker 20.10).",
+        remedy: "Upgrade Docker, or use --runtime process." },
+    Entry { id: "RMQ-E004", title: "the engine's image cannot be made", exits: &[Exit::Failed],
+        cause: "The image holds the running binary, which must be a static Linux one of the daemon's architecture.",
+        remedy: "Use a release build for that architecture, or build broker-engine/Dockerfile." },
+    Entry { id: "RMQ-E005", title: "this runtime cannot do that", exits: &[Exit::Usage],
+        cause: "The command needs something that only another runtime has, as a network to cut a node off from.",
+        remedy: "Use the other runtime, or a command that the message names." },
+    Entry { id: "RMQ-E014", title: "a name is someone else's", exits: &[Exit::Conflict],
+        cause: "A container, network or volume of that name lacks this cluster's labels; it was left alone.",
+        remedy: "Remove or rename it, or raise the cluster under another name: rmqctl --name NAME up." },
+    Entry { id: "RMQ-E015", title: "the network has another subnet", exits: &[Exit::Conflict],
+        cause: "A network's subnet cannot change while it exists.",
+        remedy: "rmqctl down, then up with the new subnet; the volumes with the messages stay." },
+    Entry { id: "RMQ-E021", title: "a host port is taken", exits: &[Exit::Conflict],
+        cause: "Another program or container listens on a port that a node must publish; the message says who, where it can.",
+        remedy: "Stop it, or move the whole cluster: rmqctl up --port-offset 100." },
+    Entry { id: "RMQ-E031", title: "brokers cannot be reached where clients are sent", exits: &[Exit::NotReady],
+        cause: "An address that the name server hands out was dialled and did not answer.",
+        remedy: "Check --advertise and firewalls; rmqctl logs shows what the node says." },
+    Entry { id: "RMQ-E041", title: "not ready in time", exits: &[Exit::NotReady],
+        cause: "Nodes run, but are not registered or in sync yet; the message names each with its reason.",
+        remedy: "Give it longer (--timeout 3m, rmqctl wait), or see why with rmqctl status and rmqctl logs." },
+    Entry { id: "RMQ-E042", title: "a node ended while it was waited for", exits: &[Exit::NotReady],
+        cause: "Its last log lines are in the message: a wrong property, a port taken meanwhile, a damaged store.",
+        remedy: "Mend what they say, then give the same command again." },
+    Entry { id: "RMQ-E043", title: "a topic has no route in time", exits: &[Exit::NotReady],
+        cause: "No master that may be written to has registered the topic with every name server.",
+        remedy: "Make the topic, or send to it once; rmqctl wait --topic TOPIC waits again." },
+    Entry { id: "RMQ-E050", title: "partly done", exits: &[Exit::Partial],
+        cause: "One step failed; what was done before stays, what was to come was not begun.",
+        remedy: "Give the same command again: it goes on from what there is. The message also names the command that takes it back." },
+    Entry { id: "RMQ-E051", title: "stopped by a signal", exits: &[Exit::Interrupted, Exit::Terminated],
+        cause: "Ctrl-C or SIGTERM; calls in flight were finished, nothing new was begun.",
+        remedy: "Give the same command again: it goes on from what there is." },
+    Entry { id: "RMQ-E070", title: "a cluster of that name is to stay", exits: &[Exit::Conflict],
+        cause: "up --rm and run make clusters that end with all their messages; one of this name stands, or left messages.",
+        remedy: "Use another name, or take the old one away first: rmqctl down --volumes." },
+    Entry { id: "RMQ-E071", title: "one node is wanted", exits: &[Exit::Usage],
+        cause: "The command works on one node, and what was typed names several, as a group does.",
+        remedy: "Name one of them, as broker-a:0." },
+    Entry { id: "RMQ-E072", title: "nothing to copy between", exits: &[Exit::Usage],
+        cause: "cp copies between this host and one node, and just one side may name a node.",
+        remedy: "rmqctl cp rmqmaster1:PATH . or rmqctl cp FILE rmqmaster1:PATH." },
+    Entry { id: "RMQ-E073", title: "a file cannot be copied", exits: &[Exit::Failed],
+        cause: "It is not there, may not be read or written, or the node does not exist.",
+        remedy: "Check the path; in a container only /etc/rmq and the store may be written." },
+    Entry { id: "RMQ-E074", title: "nobody is there to be asked", exits: &[Exit::Usage],
+        cause: "The command asks before it removes things, and its input is no terminal; nothing was removed.",
+        remedy: "Say it beforehand: --yes." },
+    Entry { id: "RMQ-E101", title: "the cluster file cannot be read", exits: &[Exit::Spec],
+        cause: "It is not there, may not be read, or is larger than 1 MiB.",
+        remedy: "rmqctl init writes a starter cluster.yaml." },
+    Entry { id: "RMQ-E102", title: "the cluster file says something wrong", exits: &[Exit::Spec],
+        cause: "An unknown key, or a value that its key does not take; the message shows the line.",
+        remedy: "Take the suggested key or value; rmqctl schema has all of them, and editors check against it." },
+    Entry { id: "RMQ-E103", title: "a property is wrong", exits: &[Exit::Spec],
+        cause: "The engine does not know it, does not take its value, or the topology decides it.",
+        remedy: "Take the suggested one; rmqctl config lint shows every such line of a file at once." },
+    Entry { id: "RMQ-E104", title: "the cluster asked for cannot be", exits: &[Exit::Spec, Exit::Usage],
+        cause: "A count, name, address or limit is outside what is possible, or two of them contradict each other.",
+        remedy: "Change the one that the message names." },
+    Entry { id: "RMQ-E105", title: "ports do not fit", exits: &[Exit::Spec],
+        cause: "Two nodes would have the same port, or one would be above 65535.",
+        remedy: "Fewer brokers, a smaller --port-offset, or other nodes.NODE.ports.main in cluster.yaml." },
+    Entry { id: "RMQ-E106", title: "the kept spec cannot be read", exits: &[Exit::Spec],
+        cause: "The cluster was raised by another version of rmqctl.",
+        remedy: "rmqctl up -f cluster.yaml writes it anew." },
+    Entry { id: "RMQ-E110", title: "there is no such cluster", exits: &[Exit::Failed],
+        cause: "No cluster of this name was raised in this runtime.",
+        remedy: "rmqctl ls names those there are; --name and --runtime choose." },
+    Entry { id: "RMQ-E111", title: "there is nothing of that name", exits: &[Exit::Spec],
+        cause: "A node, broker or other name was typed that does not exist; the message lists those that do.",
+        remedy: "Take the suggested one." },
+    Entry { id: "RMQ-E120", title: "the cluster cannot be locked", exits: &[Exit::Failed],
+        cause: "The lock file below $XDG_RUNTIME_DIR cannot be made.",
+        remedy: "Make that directory writable, or set XDG_RUNTIME_DIR." },
+    Entry { id: "RMQ-E130", title: "a file cannot be read or written", exits: &[Exit::Failed],
+        cause: "The directory is missing or not yours, the disk is full, or the file is there already.",
+        remedy: "Name another place: --conf-dir DIR, or the command's own argument." },
+    Entry { id: "RMQ-E140", title: "there is nothing to lint", exits: &[Exit::Spec],
+        cause: "No file was named and the directory of the cluster's properties files has none.",
+        remedy: "rmqctl config lint FILE, or rmqctl config render writes the files first." },
+    Entry { id: "RMQ-E141", title: "pull would overwrite an edited file", exits: &[Exit::Conflict],
+        cause: "The directory has a file of that name with other values; nothing was written.",
+        remedy: "Pull into another directory, or say --force." },
+    Entry { id: "RMQ-E142", title: "a running node did not take its new values", exits: &[Exit::Partial],
+        cause: "The file has them, but the node could not be told over the wire or says something else.",
+        remedy: "rmqctl restart NODE applies the file; rmqctl config diff shows what differs." },
+    Entry { id: "RMQ-E143", title: "the files have errors", exits: &[Exit::Spec],
+        cause: "Files to be pushed were checked first, and at least one would not work; nothing was changed.",
+        remedy: "Mend the lines that are listed, then push again." },
+    Entry { id: "RMQ-E200", title: "the engine ended", exits: &[Exit::Failed],
+        cause: "A node's own process could not start or go on; the message is its last word.",
+        remedy: "Mend what it names; rmqctl restart starts it again." },
+    Entry { id: "RMQ-E201", title: "a node is not healthy", exits: &[Exit::Failed],
+        cause: "The node did not answer its own health check in time.",
+        remedy: "rmqctl status and rmqctl logs NODE say more." },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
+    use super::*;
+
+    /// Ids that the sources give to errors, each with the exit codes that stand beside it and where. Unit tests, which stand
+    /// last in a file, are left out.
+    fn used() -> BTreeMap<String, BTreeSet<(String, String)>> {
+        fn walk(dir: &Path, found: &mut BTreeMap<String, BTreeSet<(String, String)>>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.display().to_string();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if name.ends_with(".rs") && !name.ends_with("catalogue.rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                    for (at, _) in text.match_indices("\"RMQ-E") {
+                        let id = text[at + 1..].split('"').next().unwrap().to_owned();
+                        if !id[5..].chars().all(|c| c.is_ascii_digit()) {
+                            continue;
+                        }
+                        let near: String = text[at..].chars().take(60).collect();
+                        let exit = near.split("Exit::").nth(1).map_or(String::new(), |rest| {
+                            rest.chars().take_while(|c| c.is_alphanumeric()).collect()
+                        });
+                        found.entry(id).or_default().insert((exit, name.clone()));
+                    }
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        found
+    }
+
+    #[test]
+    fn every_id_of_the_sources_is_explained_and_stands_for_one_kind() {
+        let mut faults = Vec::new();
+        for (id, uses) in used() {
+            let Some(entry) = CATALOGUE.iter().find(|entry| entry.id == id) else {
+                faults.push(format!("{id} ({uses:?}) has no entry in the catalogue"));
+                continue;
+            };
+            let known: Vec<String> = entry.exits.iter().map(|exit| format!("{exit:?}")).collect();
+            for (exit, place) in uses {
+                if !exit.is_empty() && !known.contains(&exit) {
+                    faults.push(format!(
+                        "{id} is Exit::{exit} in {place}, and {known:?} in the catalogue: another kind needs another id"
+                    ));
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    #[test]
+    fn the_catalogue_has_no_id_twice_none_unused_and_is_in_order() {
+        let ids: Vec<&str> = CATALOGUE.iter().map(|entry| entry.id).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+        let used = used();
+        let unused: Vec<&&str> = ids.iter().filter(|id| !used.contains_key(**id)).collect();
+        assert!(unused.is_empty(), "no source uses {unused:?}");
+        let titles: BTreeSet<&str> = CATALOGUE.iter().map(|entry| entry.title).collect();
+        assert_eq!(titles.len(), ids.len(), "two ids with one title");
+    }
+}
