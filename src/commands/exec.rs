@@ -102,7 +102,7 @@ pub async fn cp(args: Cp, session: &Session<'_>) -> Result<u8, Error> {
         _ => {
             let said = "one of the two is in a node, as rmqmaster1:/etc/rmq, and the other here";
             return Err(
-                Error::new("RMQ-E072", Exit::Usage, "nothing to copy between").detail(said),
+                Error::new("RMQ-E083", Exit::Usage, "nothing to copy between").detail(said),
             );
         }
     };
@@ -136,7 +136,7 @@ fn one<'a>(cluster: &'a Cluster, typed: &str) -> Result<&'a Node, Error> {
         several => {
             let names: Vec<&str> = several.iter().map(|n| n.name.as_str()).collect();
             let title = format!("`{typed}` names {} nodes; say one", names.len());
-            Err(Error::new("RMQ-E071", Exit::Usage, title)
+            Err(Error::new("RMQ-E082", Exit::Usage, title)
                 .detail(format!("they are {}", names.join(", "))))
         }
     }
@@ -231,7 +231,7 @@ fn joined(
 }
 
 fn failed(what: &str, reason: &str) -> Error {
-    Error::new("RMQ-E073", Exit::Failed, format!("cannot copy {what}")).detail(reason)
+    Error::new("RMQ-E084", Exit::Failed, format!("cannot copy {what}")).detail(reason)
 }
 
 #[cfg(test)]

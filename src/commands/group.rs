@@ -51,6 +51,7 @@ struct List {
   rmqctl group describe billing
   rmqctl group describe billing -o json")]
 struct Describe {
+    /// A consumer group as `group list` names it
     group: String,
     /// Form of the result; json and yaml are stable
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -66,6 +67,7 @@ struct Describe {
   rmqctl group reset billing --to -1h --yes
   rmqctl group reset billing --to 1200 --topic orders --yes")]
 struct Reset {
+    /// A consumer group as `group list` names it
     group: String,
     /// earliest, latest, a time (2026-11-25T16:43:00Z, UTC unless it says; ms since the epoch), a time ago (-1h), or an offset
     #[arg(long, value_name = "PLACE", allow_hyphen_values = true, value_parser = Place::parse)]

@@ -77,6 +77,7 @@ struct Create {
   rmqctl topic delete orders          # says what is in it, exits with 10
   rmqctl topic delete orders --yes")]
 struct Delete {
+    /// A topic of yours; RocketMQ's own are refused
     topic: String,
     /// Do it
     #[arg(short, long)]
@@ -89,6 +90,7 @@ struct Delete {
   rmqctl topic describe orders
   rmqctl topic describe %RETRY%billing -o yaml")]
 struct Describe {
+    /// A topic as `topic list` names it, RocketMQ's own too
     topic: String,
     /// Form of the result; json and yaml are stable
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

@@ -78,7 +78,7 @@ pub async fn why(args: Why, session: &Session<'_>) -> Result<u8, Error> {
     let [node] = chosen.as_slice() else {
         let names: Vec<&str> = chosen.iter().map(|n| n.name.as_str()).collect();
         return Err(Error::new(
-            "RMQ-E071",
+            "RMQ-E082",
             Exit::Usage,
             format!("`{}` names {} nodes; say one", args.node, names.len()),
         )

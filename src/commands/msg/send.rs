@@ -28,6 +28,7 @@ const BODY_MAX: u64 = 4 << 20;
   rmqctl msg send orders step --ordered-by customer-7     # always the same queue
   rmqctl msg send orders x --count 1000 -o json")]
 pub struct Send {
+    /// The topic to send to
     topic: String,
     /// The body; - or nothing reads it from standard input
     body: Option<String>,

@@ -30,6 +30,7 @@ const HOLD: Duration = Duration::from_secs(15);
   rmqctl msg tail orders --from earliest -o json
   rmqctl msg tail orders --group billing        # what this group has yet to consume")]
 pub struct Tail {
+    /// The topic to read
     topic: String,
     /// Go on with what comes, until Ctrl-C; with -o json one message a line
     #[arg(short, long)]
