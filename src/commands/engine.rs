@@ -16,8 +16,8 @@ use crate::runtime::process;
 use crate::spec::{self, Verdict};
 use crate::topology::Role;
 
-/// What a node whose lease has lapsed gets to stop in order.
-const ORDERLY_STOP: Duration = Duration::from_secs(30);
+/// What a node whose lease has lapsed gets to stop in order. Nothing that it would write is kept, so it is not much.
+const ORDERLY_STOP: Duration = Duration::from_secs(3);
 
 /// The engine; `up` runs it
 #[derive(Debug, clap::Args)]
