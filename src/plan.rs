@@ -35,6 +35,10 @@ pub struct ObservedNode {
     pub started_at: Option<u64>,
     /// How often it came back by itself since it was created.
     pub restarts: u32,
+    /// Host ports that it was made with, and holds while it runs.
+    pub ports: Vec<u16>,
+    /// The network it was made in is gone, even if another has its name by now: it cannot start.
+    pub cut_off: bool,
     /// The last end was for memory.
     pub oom_killed: bool,
 }

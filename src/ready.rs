@@ -115,8 +115,8 @@ pub async fn wait(wait: &Wait<'_>) -> Result<View, Error> {
                 Ok(ended) if chosen.iter().any(|n| n.container == ended.container) => {
                     return Err(died(wait, &ended.container, ended.exit_code).await);
                 }
-                Ok(_) => { watching = false; continue }
-                Err(error) => return Err(error.into()),
+                // Or the watch broke, which only makes an end be seen later: by the deadline.
+                Ok(_) | Err(_) => { watching = false; continue }
             },
             () = &mut deadline => return Err(late(wait, &missing).await),
             view = look => view,

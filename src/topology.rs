@@ -167,6 +167,11 @@ impl Role {
 }
 
 impl Node {
+    /// Ports of the host that it takes; of a plain process all are the host's.
+    pub fn host_ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().map(|p| p.host.unwrap_or(p.container))
+    }
+
     /// The port of this purpose.
     pub fn port(&self, purpose: &str) -> Option<&Port> {
         self.ports.iter().find(|port| port.purpose == purpose)

@@ -45,7 +45,14 @@ pub async fn down(args: Down, session: &Session<'_>) -> Result<u8, Error> {
         return Ok(0);
     }
     if !args.all {
-        one(&args, &found(session).await?, session).await?;
+        match found(session).await? {
+            Some(cluster) => one(&args, &cluster, session).await?,
+            // Whoever runs `down` twice, or after one that was interrupted at its end, has what was asked for.
+            None => session.ui.note(&format!(
+                "There is no cluster {}; nothing to do.",
+                session.name()
+            )),
+        }
         return Ok(0);
     }
     let names = session.open(session.name()).await?.clusters().await?;
@@ -67,12 +74,12 @@ pub async fn down(args: Down, session: &Session<'_>) -> Result<u8, Error> {
     unreadable.map_or(Ok(0), Err)
 }
 
-/// The cluster; where no spec is kept, for its name alone, since volumes outlive the spec and an interrupted `up` may too.
-async fn found(session: &Session<'_>) -> Result<Cluster, Error> {
+/// The cluster, if there is one; where no spec is kept, for its name alone, since volumes outlive the spec and an interrupted `up` may too.
+async fn found(session: &Session<'_>) -> Result<Option<Cluster>, Error> {
     let name = session.name();
     let runtime = session.open(name).await?;
     if runtime.stored_spec(name).await?.is_some() {
-        return session.cluster().await;
+        return Cluster::find(runtime, name).await;
     }
     let spec = ClusterSpec::defaults(name, Profile::default(), session.cwd.clone());
     spec.validate()?;
@@ -83,10 +90,13 @@ async fn found(session: &Session<'_>) -> Result<Cluster, Error> {
         desired,
     };
     let observed = cluster.observe().await?;
-    if observed.nodes.is_empty() && observed.network.is_none() && observed.volumes.is_empty() {
-        return session.cluster().await;
+    let nothing =
+        observed.nodes.is_empty() && observed.network.is_none() && observed.volumes.is_empty();
+    // A look counts two networks of one name as none.
+    if nothing && !cluster.runtime.clusters().await?.iter().any(|c| c == name) {
+        return Ok(None);
     }
-    Ok(cluster)
+    Ok(Some(cluster))
 }
 
 async fn one(args: &Down, cluster: &Cluster, session: &Session<'_>) -> Result<(), Error> {

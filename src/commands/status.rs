@@ -379,6 +379,8 @@ mod tests {
             version: Some("0.1.0".into()),
             started_at: Some(1000),
             restarts: 3,
+            ports: Vec::new(),
+            cut_off: false,
             oom_killed: false,
         };
         let mut observed = Observed::default();

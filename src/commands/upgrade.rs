@@ -116,6 +116,8 @@ mod tests {
             version: Some("0.1.0".into()),
             started_at: None,
             restarts: 0,
+            ports: Vec::new(),
+            cut_off: false,
             oom_killed: false,
         };
         let observed = Observed {

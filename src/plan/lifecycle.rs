@@ -95,6 +95,10 @@ pub fn restart(
         .filter(|node| observed.nodes.iter().any(|n| n.container == node.container))
         .collect();
     nodes.sort_by_key(|node| rolling_rank(node.role, Order::default()));
+    let rests = |node: &Node| {
+        let mut seen = observed.nodes.iter();
+        seen.any(|n| n.container == node.container && matches!(n.state, NodeState::Exited(_)))
+    };
     for node in &nodes {
         plan.note(
             &node.name,
@@ -111,13 +115,51 @@ pub fn restart(
         plan.stage(nodes.iter().map(|n| begin(n, "restart")));
         return plan;
     }
-    for node in nodes {
+    // One that does not run, as an interrupted restart leaves it, has nothing to lose and others wait for it: a slave that is
+    // restarted waits for its master.
+    let (mut resting, running): (Vec<&Node>, Vec<&Node>) =
+        nodes.into_iter().partition(|node| rests(node));
+    resting.sort_by_key(|node| rank(node.role));
+    let starts = |node: &&Node| {
+        let start = begin(node, "it does not run");
+        configure(node, "restart").into_iter().chain([start])
+    };
+    plan.stage(resting.iter().flat_map(starts));
+    let has_nobody_to_follow = |node: &Node| {
+        let group = |n: &Node| n.broker.as_ref().map(|b| b.name.clone());
+        let mut masters = desired.nodes.iter().filter(|n| n.role == Role::Master);
+        node.role == Role::Slave
+            && masters.any(|master| {
+                group(master) == group(node)
+                    && !runs(master, observed)
+                    && !resting.iter().any(|n| n.name == master.name)
+            })
+    };
+    let ready = |node: &Node| {
+        step(
+            Action::AwaitNode(node.container.clone()),
+            "the next one stops when this one is ready",
+        )
+    };
+    let awaited = resting.iter().filter(|node| !has_nobody_to_follow(node));
+    plan.stage(awaited.map(|node| ready(node)));
+    for node in running {
         plan.stage([stop(node)]);
         plan.stage(configure(node, "restart"));
         plan.stage([begin(node, "restart")]);
-        plan.stage(await_group(node, desired, observed));
+        if !has_nobody_to_follow(node) {
+            plan.stage(await_group(node, desired, observed));
+        }
     }
     plan
+}
+
+fn runs(node: &Node, observed: &Observed) -> bool {
+    let mut seen = observed.nodes.iter();
+    seen.any(|n| {
+        n.container == node.container
+            && matches!(n.state, NodeState::Running | NodeState::Restarting)
+    })
 }
 
 /// What `down` does: everything of the cluster that was found, and the volumes if asked.
@@ -152,8 +194,9 @@ pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
     let mut last = Vec::new();
     if observed.network.is_some() {
         plan.note(desired.ground(), Kind::Remove, "");
-        last.push(step(Action::RemoveNetwork, "down"));
     }
+    // Also where the network is gone already: with it goes what only served the cluster, as the spec that is kept.
+    last.push(step(Action::RemoveNetwork, "down"));
     for volume in &observed.volumes {
         let kind = if volumes {
             Kind::Remove

@@ -25,6 +25,8 @@ pub(super) fn running(desired: &Desired) -> Observed {
         version: None,
         started_at: Some(1),
         restarts: 0,
+        ports: n.host_ports().collect(),
+        cut_off: false,
         oom_killed: false,
     };
     Observed {
@@ -303,6 +305,90 @@ wait for rmqmaster1, wait for rmqslave1
 }
 
 #[test]
+fn restart_starts_what_rests_first_and_a_slave_whose_master_rests_waits_for_nobody() {
+    let all = at_network(&cluster(1, 1));
+    let brokers = all.select(&["broker-a".to_owned()]).unwrap();
+    let mut seen = running(&all);
+    let master = seen.nodes.iter_mut().find(|n| n.name == "rmqmaster1");
+    master.unwrap().state = NodeState::Exited(Some(0));
+    assert_eq!(
+        steps(&restart(&all, &brokers, &seen, false)),
+        "configure rmqmaster1, start rmqmaster1
+wait for rmqmaster1
+stop rmqslave1
+configure rmqslave1
+start rmqslave1
+wait for rmqslave1
+"
+    );
+    let slave = all.select(&["rmqslave1".to_owned()]).unwrap();
+    assert_eq!(
+        steps(&restart(&all, &slave, &seen, false)),
+        "stop rmqslave1\nconfigure rmqslave1\nstart rmqslave1\n"
+    );
+}
+
+#[test]
+fn a_node_whose_network_was_removed_is_made_anew() {
+    let all = at_network(&cluster(1, 0));
+    let mut seen = running(&all);
+    seen.network = None;
+    let master = seen.nodes.iter_mut().find(|n| n.name == "rmqmaster1");
+    let master = master.unwrap();
+    (master.state, master.cut_off) = (NodeState::Exited(Some(0)), true);
+    let plan = up(&all, Some(&all), &seen, UpOptions::default()).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "create network
+stop rmqmaster1
+remove rmqmaster1
+create rmqmaster1, start rmqmaster1
+"
+    );
+    assert_eq!(plan.named(Kind::Recreate), ["rmqmaster1"]);
+}
+
+#[test]
+fn what_rests_is_made_anew_at_once_and_a_replaced_slave_waits_for_a_master_that_runs() {
+    let before = at_network(&cluster(1, 1));
+    let mut spec = cluster(1, 1);
+    spec.properties
+        .insert("fileReservedTime".into(), "72".into());
+    let mut seen = running(&before);
+    let master = seen.nodes.iter_mut().find(|n| n.name == "rmqmaster1");
+    master.unwrap().state = NodeState::Exited(Some(0));
+    let plan = up(
+        &at_network(&spec),
+        Some(&before),
+        &seen,
+        UpOptions::default(),
+    );
+    assert_eq!(
+        steps(&plan.unwrap()),
+        "keep the spec
+stop rmqmaster1
+remove rmqmaster1
+create rmqmaster1, start rmqmaster1
+stop rmqslave1
+remove rmqslave1
+create rmqslave1
+start rmqslave1
+wait for rmqslave1
+"
+    );
+}
+
+#[test]
+fn down_removes_what_only_served_a_cluster_whose_network_is_gone() {
+    let all = at_network(&cluster(1, 0));
+    let seen = Observed {
+        spec: Some(all.spec.clone()),
+        ..Observed::default()
+    };
+    assert_eq!(steps(&down(&all, &seen, false)), "remove network\n");
+}
+
+#[test]
 fn down_keeps_volumes_and_down_with_volumes_does_not() {
     let all = at_network(&cluster(1, 0));
     let plan = down(&all, &running(&all), false);
@@ -332,6 +418,7 @@ pub(super) mod converges {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::Error;
     use crate::execute::{Walk, execute};
     use crate::interrupt::Interrupt;
     use crate::runtime::Runtime;
@@ -350,15 +437,76 @@ pub(super) mod converges {
         )
     }
 
+    /// What happens to clusters.
+    #[derive(Clone, Copy, Debug)]
+    enum Damage {
+        Lost,
+        LostWithItsVolume,
+        Stopped,
+        Paused,
+        Unknown,
+        Dead,
+        NeverRan,
+        OtherConfig,
+        NetworkLost,
+        SpecLost,
+        ImageLost,
+    }
+
+    fn damages() -> impl Strategy<Value = Damage> {
+        use Damage::*;
+        prop::sample::select(vec![
+            Lost,
+            LostWithItsVolume,
+            Stopped,
+            Paused,
+            Unknown,
+            Dead,
+            NeverRan,
+            OtherConfig,
+            NetworkLost,
+            SpecLost,
+            ImageLost,
+        ])
+    }
+
+    impl Damage {
+        fn happens(self, memory: &Memory, node: &Node) {
+            let state = |state| memory.damage(&node.container, |n| n.state = state);
+            match self {
+                Damage::Lost => memory.lose(&node.container),
+                Damage::LostWithItsVolume => {
+                    memory.lose(&node.container);
+                    node.volume.iter().for_each(|v| memory.lose_volume(v));
+                }
+                Damage::Stopped => state(NodeState::Exited(Some(137))),
+                Damage::Paused => state(NodeState::Paused),
+                Damage::Unknown => state(NodeState::Other("unknown".into())),
+                Damage::Dead => state(NodeState::Other("dead".into())),
+                Damage::NeverRan => state(NodeState::Exited(None)),
+                Damage::OtherConfig => {
+                    memory.damage(&node.container, |n| n.config_hash = "else".into());
+                }
+                Damage::NetworkLost => memory.lose_network(),
+                Damage::SpecLost => memory.lose_spec(),
+                Damage::ImageLost => memory.lose_image(),
+            }
+        }
+    }
+
     /// One `up` on the memory runtime; returns the plan that it walked.
-    async fn up_once(runtime: &Memory, desired: &Desired, previous: Option<&Desired>) -> Plan {
+    async fn up_once(
+        runtime: &Memory,
+        desired: &Desired,
+        previous: Option<&Desired>,
+    ) -> Result<Plan, Error> {
         let observed = runtime.observe(desired).await.unwrap();
         let options = UpOptions {
             remove_orphans: true,
             ..UpOptions::default()
         };
-        let plan = up(desired, previous, &observed, options).unwrap();
-        walk_on_memory(runtime, desired, plan).await
+        let plan = up(desired, previous, &observed, options)?;
+        Ok(walk_on_memory(runtime, desired, plan).await)
     }
 
     /// Walks a plan on the memory runtime as far as it goes; returns it without the steps that ask a network, where none is.
@@ -390,30 +538,68 @@ pub(super) mod converges {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
+        #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// Whatever stood before, however the first try broke, and whatever was damaged since: `up` gets there, and the next
-        /// one has nothing to do.
+        /// Whatever stood before, however the first try broke, and whatever was damaged since, another try that broke on top
+        /// of it: `up` gets there, and the next one has nothing to do.
         #[test]
         fn up_converges_from_any_state_and_then_has_nothing_to_do(
-            before in specs(), after in specs(), fail_at in 1..40usize, damage in 0..6usize
+            before in specs(), after in specs(), breaks in 1..40usize, again in 1..40usize,
+            damages in prop::collection::vec((0..12usize, damages()), 0..5)
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 let memory = Memory::default();
                 let (before, after) = (at_network(&before), at_network(&after));
-                up_once(&memory, &before, None).await;
-                memory.fail_at(fail_at);
-                up_once(&memory, &after, Some(&before)).await;
+                up_once(&memory, &before, None).await.unwrap();
+                memory.fail_at(breaks);
+                up_once(&memory, &after, Some(&before)).await.unwrap();
                 memory.fail_at(0);
-                if let Some(node) = after.nodes.get(damage) {
-                    memory.lose(&node.container);
+                for (which, damage) in &damages {
+                    let nodes = if which % 2 == 0 { &after.nodes } else { &before.nodes };
+                    damage.happens(&memory, &nodes[which % nodes.len()]);
                 }
-                up_once(&memory, &after, None).await;
+                memory.fail_at(again);
+                if let Err(refused) = up_once(&memory, &after, Some(&after)).await {
+                    // A slave that is to follow another master may have the only copy of the lost one's log.
+                    let lost = damages.iter().any(|(_, d)| matches!(d, Damage::LostWithItsVolume));
+                    prop_assert!(lost && refused.id == "RMQ-E016", "{refused}");
+                    return Ok(());
+                }
+                memory.fail_at(0);
+                let last = up_once(&memory, &after, None).await.unwrap();
                 let observed = memory.observe(&after).await.unwrap();
                 let plan = up(&after, Some(&after), &observed, UpOptions { remove_orphans: true, ..UpOptions::default() }).unwrap();
-                prop_assert!(plan.is_nothing() && plan.stages.is_empty(), "{plan}\n{}", steps(&plan));
+                prop_assert!(
+                    plan.is_nothing() && plan.stages.is_empty(),
+                    "{plan}\n{}after\n{last}\n{}", steps(&plan), steps(&last)
+                );
                 prop_assert_eq!(observed.nodes.len(), after.nodes.len());
+                prop_assert!(observed.nodes.iter().all(|n| n.state == NodeState::Running));
+                Ok(())
+            })?;
+        }
+
+        /// What a stranger holds stops `up` before it changes anything, and holds it up no longer than it is held.
+        #[test]
+        fn a_strangers_thing_stops_up_before_anything_is_changed(spec in specs(), which in 0..12usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let memory = Memory::default();
+                let all = at_network(&spec);
+                let node = &all.nodes[which % all.nodes.len()];
+                memory.hold(vec![Conflict {
+                    what: format!("container name {}", node.container),
+                    holder: "a stranger".into(),
+                    node: node.name.clone(),
+                }]);
+                let observed = memory.observe(&all).await.unwrap();
+                let refused = up(&all, None, &observed, UpOptions::default()).unwrap_err();
+                prop_assert_eq!(refused.exit, crate::error::Exit::Conflict);
+                memory.hold(Vec::new());
+                up_once(&memory, &all, None).await.unwrap();
+                let observed = memory.observe(&all).await.unwrap();
+                prop_assert!(up(&all, None, &observed, UpOptions::default()).unwrap().stages.is_empty());
                 Ok(())
             })?;
         }

@@ -183,16 +183,20 @@ pub fn up(
     }
 
     replace.sort_by_key(|r| rolling_rank(r.node.role, options.order));
-    let rolling = !ports_change_hands(&replace, previous);
-    if !rolling {
-        // One of them needs a port that another still holds: all stop before the first starts.
+    let seen = |r: &Replacement<'_>| found[r.node.container.as_str()];
+    let rests = |r: &Replacement<'_>| matches!(seen(r).state, NodeState::Exited(_));
+    let rolling = !replace.iter().any(|r| !rests(r) && r.gets_ports(seen(r)));
+    // What rests needs no turn of its own, and others wait for it: a slave that is replaced waits for its master.
+    let (at_once, replace): (Vec<_>, Vec<_>) =
+        replace.into_iter().partition(|r| !rolling || rests(r));
+    if !at_once.is_empty() {
         for each in [Replacement::stop, Replacement::remove] {
-            plan.stage(replace.iter().map(each));
+            plan.stage(at_once.iter().map(each));
         }
         for each in [Replacement::drop_copy, Replacement::make_room] {
-            plan.stage(replace.iter().filter_map(each));
+            plan.stage(at_once.iter().filter_map(each));
         }
-        create.extend(replace.iter().map(|r| r.node));
+        create.extend(at_once.iter().map(|r| r.node));
     }
     // In one stage, in start order: a broker asks for its name server, and a slave for its master, until they are there, so
     // that nothing is gained by waiting for a whole rank to start. On two cores six containers start in 2.2 s so, and in 3.4 s
@@ -216,17 +220,15 @@ pub fn up(
     }
     chains.sort_by_key(|(node, _)| rank(node.role));
     plan.stage(chains.into_iter().flat_map(|(_, chain)| chain));
-    if rolling {
-        for replaced in &replace {
-            let Replacement { node, cause, .. } = replaced;
-            plan.stage([replaced.stop()]);
-            plan.stage([replaced.remove()]);
-            plan.stage(replaced.drop_copy());
-            plan.stage(replaced.make_room());
-            plan.stage([step(Action::CreateNode(Box::new((*node).clone())), cause)]);
-            plan.stage([begin(node, "created")]);
-            plan.stage(await_group(node, desired, observed));
-        }
+    for replaced in &replace {
+        let Replacement { node, cause, .. } = replaced;
+        plan.stage([replaced.stop()]);
+        plan.stage([replaced.remove()]);
+        plan.stage(replaced.drop_copy());
+        plan.stage(replaced.make_room());
+        plan.stage([step(Action::CreateNode(Box::new((*node).clone())), cause)]);
+        plan.stage([begin(node, "created")]);
+        plan.stage(await_group(node, desired, observed));
     }
     if options.remove_orphans {
         // Last: a slave that leaves a master's group for another's drops its copy only while that master is still there.
@@ -250,6 +252,13 @@ struct Replacement<'a> {
 }
 
 impl Replacement<'_> {
+    /// Whether it is to get ports that it has not. Then the nodes cannot take turns: those that wait look for the others where
+    /// they will be, and the port that one needs may be another's still.
+    fn gets_ports(&self, seen: &ObservedNode) -> bool {
+        let mut wanted = self.node.ports.iter().filter_map(|p| p.host);
+        !seen.ports.is_empty() && wanted.any(|port| !seen.ports.contains(&port))
+    }
+
     fn stop(&self) -> Step {
         step(Action::StopNode(self.node.container.clone()), &self.cause)
     }
@@ -434,6 +443,12 @@ fn stale(
             format!("{causes}   {hashes}")
         });
     }
+    if seen.cut_off {
+        return Some("its network was removed".to_owned());
+    }
+    if seen.state == NodeState::Other("dead".to_owned()) {
+        return Some("its container is dead: a removal failed half-way".to_owned());
+    }
     match (&seen.image, &observed.image) {
         (Some(has), Some(wanted)) if has != wanted => Some(format!("engine {has} → {wanted}")),
         (Some(has), None) => Some(format!("engine {has} → this rmqctl's")),
@@ -483,31 +498,4 @@ fn causes(old: &Node, new: &Node) -> String {
         said.push("arguments".to_owned());
     }
     said.join(", ")
-}
-
-/// Whether a node that is replaced needs a port which another of them held.
-fn ports_change_hands(replace: &[Replacement<'_>], previous: Option<&Desired>) -> bool {
-    let Some(previous) = previous else {
-        return false;
-    };
-    let held = |name: &str| -> Vec<u16> {
-        let node = previous.nodes.iter().find(|n| n.name == name);
-        node.map(|n| {
-            n.ports
-                .iter()
-                .map(|p| p.host.unwrap_or(p.container))
-                .collect()
-        })
-        .unwrap_or_default()
-    };
-    replace.iter().any(|Replacement { node, .. }| {
-        let others: Vec<u16> = replace
-            .iter()
-            .filter(|other| other.node.name != node.name)
-            .flat_map(|other| held(&other.node.name))
-            .collect();
-        node.ports
-            .iter()
-            .any(|p| others.contains(&p.host.unwrap_or(p.container)))
-    })
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
 use super::{Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError};
-use crate::plan::{Action, NodeState, Observed, ObservedNode};
+use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
 
@@ -27,6 +27,7 @@ struct World {
     volumes: BTreeSet<String>,
     image: Option<String>,
     spec: Option<String>,
+    conflicts: Vec<Conflict>,
     /// Calls of `apply` so far.
     calls: usize,
     fail_at: Option<usize>,
@@ -37,6 +38,36 @@ impl Memory {
     pub fn fail_at(&self, n: usize) {
         let mut world = self.lock();
         world.fail_at = Some(world.calls + n);
+    }
+    /// Changes a node behind the planner's back.
+    pub fn damage(&self, container: &str, change: impl FnOnce(&mut ObservedNode)) {
+        if let Some(node) = self.lock().nodes.get_mut(container) {
+            change(node);
+        }
+    }
+    /// Removes a volume.
+    pub fn lose_volume(&self, name: &str) {
+        self.lock().volumes.remove(name);
+    }
+    /// Removes the network, and the spec with it. What was made in it starts no more.
+    pub fn lose_network(&self) {
+        let mut world = self.lock();
+        (world.network, world.spec) = (None, None);
+        for node in world.nodes.values_mut() {
+            node.cut_off = node.state != NodeState::Exited(None);
+        }
+    }
+    /// Forgets the spec.
+    pub fn lose_spec(&self) {
+        self.lock().spec = None;
+    }
+    /// Removes the engine's image.
+    pub fn lose_image(&self) {
+        self.lock().image = None;
+    }
+    /// What strangers hold from now on.
+    pub fn hold(&self, conflicts: Vec<Conflict>) {
+        self.lock().conflicts = conflicts;
     }
     /// Removes a node behind the planner's back.
     pub fn lose(&self, container: &str) {
@@ -93,6 +124,8 @@ impl Memory {
                     version: None,
                     started_at: None,
                     restarts: 0,
+                    ports: node.ports.iter().filter_map(|p| p.host).collect(),
+                    cut_off: false,
                     oom_killed: false,
                 };
                 world.nodes.insert(node.container.clone(), observed);
@@ -105,10 +138,25 @@ impl Memory {
                 keep_file(&mut world, node);
             }
             Action::StartNode(container) => {
+                let others = world.nodes.values().filter(|n| n.container != *container);
+                let taken: Vec<u16> = others
+                    .filter(|n| !matches!(n.state, NodeState::Exited(_)))
+                    .flat_map(|n| n.ports.clone())
+                    .collect();
                 let node = world
                     .nodes
                     .get_mut(container)
                     .ok_or_else(|| absent("node"))?;
+                if node.ports.iter().any(|port| taken.contains(port)) {
+                    return Err(absent("free port"));
+                }
+                // As a daemon does.
+                if node.cut_off {
+                    return Err(absent("network of its"));
+                }
+                if node.state == NodeState::Other("dead".into()) {
+                    return Err(absent("life in it"));
+                }
                 node.state = NodeState::Running;
                 node.started_at = Some(1);
             }
@@ -154,7 +202,7 @@ impl Runtime for Memory {
                 volumes: world.volumes.iter().cloned().collect(),
                 image: world.image.clone(),
                 spec: world.spec.clone(),
-                conflicts: Vec::new(),
+                conflicts: world.conflicts.clone(),
                 closed: Vec::new(),
             })
         })

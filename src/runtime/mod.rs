@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use self::describe::{About, Description};
 pub use leftover::{Leftover, LeftoverKind};
 
-use crate::plan::{Action, Observed};
+use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
 
@@ -295,6 +295,11 @@ impl RuntimeError {
                 Some("something took the port meanwhile: run the command again to see who, or use --port-offset N".into())
             }
             RuntimeError::Unsupported { hint, .. } => Some((*hint).into()),
+            RuntimeError::Failed { reason, .. }
+                if reason.contains("network") && reason.contains("not found") =>
+            {
+                Some("the network it was made in is gone: `up` makes the node anew, and its messages stay".into())
+            }
             RuntimeError::Failed { .. } => None,
         }
     }
@@ -361,6 +366,13 @@ fn proc_memory(pid: u32) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Whether one of the cluster's own running nodes holds a host port that another is to get: the plan gives it away in time.
+fn held_by_own(port: u16, own: &[ObservedNode], desired: &Desired) -> bool {
+    let stays = |n: &ObservedNode| desired.nodes.iter().any(|d| d.container == n.container);
+    own.iter()
+        .any(|n| !matches!(n.state, NodeState::Exited(_)) && n.ports.contains(&port) && stays(n))
 }
 
 /// `broker-a:1` from the labels of a node.

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 
 use super::super::describe::{About, Description, Disk, Event, Health, Mount, Network};
 use super::super::{RuntimeError, label};
+use super::Docker;
 use super::observe::{node_state, unix_seconds};
-use super::{Docker, found};
 use crate::plan::state_text;
 use crate::topology::Desired;
 
@@ -26,11 +26,8 @@ impl Docker {
         if self.own_container(desired, container).await?.is_none() {
             return Ok(None);
         }
-        let inspect = self
-            .api
-            .inspect_container(container, None::<query::InspectContainerOptions>);
-        let Some(inspect) =
-            found(inspect.await).map_err(|e| RuntimeError::failed("inspect", container, e))?
+        let inspect = self.inspect(container).await;
+        let Some(inspect) = inspect.map_err(|e| RuntimeError::failed("inspect", container, e))?
         else {
             return Ok(None);
         };

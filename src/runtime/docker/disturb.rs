@@ -91,11 +91,10 @@ impl Docker {
 
     async fn is_joined(&self, desired: &Desired, container: &str) -> Result<bool, RuntimeError> {
         let inspect = self
-            .api
-            .inspect_container(container, None::<query::InspectContainerOptions>)
+            .inspect(container)
             .await
             .map_err(|e| RuntimeError::failed("inspect", container, e))?;
-        let networks = inspect.network_settings.and_then(|n| n.networks);
+        let networks = inspect.and_then(|i| i.network_settings?.networks);
         Ok(networks.is_some_and(|networks| networks.contains_key(&desired.network)))
     }
 

@@ -26,7 +26,7 @@ impl Docker {
             .filters(&engines)
             .build();
         let (containers, networks, volumes, images) = tokio::join!(
-            self.api.list_containers(Some(all)),
+            self.containers(all),
             self.api.list_networks(Some(networks)),
             self.api.list_volumes(Some(volumes)),
             self.api.list_images(Some(images)),

@@ -10,6 +10,7 @@ mod describe;
 mod disturb;
 mod inside;
 mod leftover;
+mod lenient;
 mod log;
 mod node;
 mod observe;
@@ -128,13 +129,25 @@ impl Docker {
         }
     }
 
-    /// Creates the network unless it stands. Docker before 25 lets two networks have one name, so: list, create, list again,
-    /// and give way to an older one.
+    /// Creates the network unless it stands. Docker before 25 lets two networks have one name, and then starts no container
+    /// in either, so: list, create, list again, and leave the oldest.
     async fn create_network(&self, desired: &Desired) -> Result<(), RuntimeError> {
-        let name = &desired.network;
-        if self.own_network(desired).await?.is_some() {
-            return Ok(());
+        if self.own_network(desired).await?.is_none() {
+            self.make_network(desired).await?;
         }
+        let mut all = self.networks_named(&desired.network).await?;
+        sort_by_age(&mut all);
+        for younger in all.iter().skip(1) {
+            if cluster_of(&younger.labels) == Some(&desired.cluster) {
+                self.delete_network(younger).await?;
+            }
+        }
+        // The older one may be a parallel run's of this cluster, or a stranger's.
+        oldest_own(desired, all).map(drop)
+    }
+
+    async fn make_network(&self, desired: &Desired) -> Result<(), RuntimeError> {
+        let name = &desired.network;
         let mut labels = cluster_labels(desired);
         labels.insert(label::SPEC.into(), desired.spec.clone());
         let ipam = desired.subnet.as_ref().map(|subnet| api::Ipam {
@@ -151,18 +164,18 @@ impl Docker {
             labels: Some(labels),
             ..Default::default()
         };
-        let failed = |e: Error| RuntimeError::failed("create network", name, e);
-        let created = self.api.create_network(request).await.map_err(failed)?.id;
-        let same_name = self.networks_named(name).await?;
-        let oldest = same_name
-            .iter()
-            .min_by_key(|n| (n.created.clone(), n.id.clone()));
-        if same_name.len() > 1 && oldest.and_then(|n| n.id.as_ref()) != Some(&created) {
-            self.api.remove_network(&created).await.map_err(failed)?;
-            // The older one may be a parallel run's of this cluster, or a stranger's.
-            self.own_network(desired).await?;
-        }
-        Ok(())
+        let made = self.api.create_network(request).await;
+        made.map(drop)
+            .map_err(|e| RuntimeError::failed("create network", name, e))
+    }
+
+    /// By its id: the name may be another's too.
+    async fn delete_network(&self, network: &api::Network) -> Result<(), RuntimeError> {
+        let id = network.id.as_deref().unwrap_or_default();
+        let name = network.name.as_deref().unwrap_or(id);
+        found(self.api.remove_network(id).await)
+            .map(drop)
+            .map_err(|e| RuntimeError::failed("remove network", name, e))
     }
 
     /// All networks of exactly this name; the daemon's filter matches parts of names.
@@ -182,18 +195,7 @@ impl Docker {
 
     /// The cluster's network, `None` when there is none of the name; a foreign one of the name is an error.
     async fn own_network(&self, desired: &Desired) -> Result<Option<api::Network>, RuntimeError> {
-        let mut all = self.networks_named(&desired.network).await?;
-        if let Some(foreign) = all
-            .iter()
-            .find(|n| cluster_of(&n.labels) != Some(&desired.cluster))
-        {
-            return Err(RuntimeError::NotOurs {
-                object: format!("network {}", desired.network),
-                cluster: desired.cluster.clone(),
-                holder: holder_words(&foreign.labels),
-            });
-        }
-        Ok(all.pop())
+        oldest_own(desired, self.networks_named(&desired.network).await?)
     }
 
     async fn create_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
@@ -309,16 +311,17 @@ impl Docker {
         Ok(())
     }
 
-    /// Removes the network and what only served it: spec volumes, and configuration volumes whose containers somebody
-    /// removed by hand.
+    /// Removes what only served the cluster (configuration volumes whose containers somebody removed by hand, spec volumes),
+    /// and the network last: as long as it stands, an interrupted `down` finds the cluster again.
     async fn remove_network(&self, desired: &Desired) -> Result<(), RuntimeError> {
-        if let Some(id) = self.own_network(desired).await?.and_then(|n| n.id) {
-            found(self.api.remove_network(&id).await)
-                .map_err(|e| RuntimeError::failed("remove network", &desired.network, e))?;
-        }
-        for kind in ["spec", "conf"] {
+        for kind in ["conf", "spec"] {
             for volume in self.volumes(&desired.cluster, kind).await? {
                 self.remove_volume(desired, &volume.name).await?;
+            }
+        }
+        for network in self.networks_named(&desired.network).await? {
+            if cluster_of(&network.labels) == Some(&desired.cluster) {
+                self.delete_network(&network).await?;
             }
         }
         Ok(())
@@ -355,7 +358,7 @@ impl Docker {
             .build();
         let (networks, containers) = tokio::join!(
             self.api.list_networks(Some(networks)),
-            self.api.list_containers(Some(containers))
+            self.containers(containers)
         );
         let failed = |e: Error| RuntimeError::failed("list", "clusters", e);
         let of_networks = networks.map_err(failed)?.into_iter().map(|n| n.labels);
@@ -370,12 +373,8 @@ impl Docker {
     /// Whether the end of a container at `at` (Unix seconds) concerns the node: not when the container is gone, as one that a
     /// newer one replaced, nor when it was stopped and started again by hand, which alone sets the count of restarts to 0.
     async fn was_no_stop_of_ours(&self, id: &str, at: i64) -> Result<bool, RuntimeError> {
-        let inspect = self
-            .api
-            .inspect_container(id, None::<query::InspectContainerOptions>)
-            .await;
-        let Some(inspect) = found(inspect).map_err(|e| RuntimeError::failed("inspect", id, e))?
-        else {
+        let inspect = self.inspect(id).await;
+        let Some(inspect) = inspect.map_err(|e| RuntimeError::failed("inspect", id, e))? else {
             return Ok(false);
         };
         let state = inspect.state.unwrap_or_default();
@@ -589,6 +588,29 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
         }) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn sort_by_age(networks: &mut [api::Network]) {
+    networks.sort_by_key(|n| (n.created.clone(), n.id.clone()));
+}
+
+/// The cluster's network among all of its name; a stranger's among them is an error.
+fn oldest_own(
+    desired: &Desired,
+    mut all: Vec<api::Network>,
+) -> Result<Option<api::Network>, RuntimeError> {
+    let foreign = all
+        .iter()
+        .find(|n| cluster_of(&n.labels) != Some(&desired.cluster));
+    if let Some(foreign) = foreign {
+        return Err(RuntimeError::NotOurs {
+            object: format!("network {}", desired.network),
+            cluster: desired.cluster.clone(),
+            holder: holder_words(&foreign.labels),
+        });
+    }
+    sort_by_age(&mut all);
+    Ok(all.into_iter().next())
 }
 
 fn cluster_of(labels: &Option<HashMap<String, String>>) -> Option<&String> {

@@ -245,12 +245,10 @@ impl Docker {
         container: &str,
     ) -> Result<Option<api::ContainerState>, RuntimeError> {
         let inspect = self
-            .api
-            .inspect_container(container, None::<query::InspectContainerOptions>)
-            .await;
-        let Some(inspect) =
-            found(inspect).map_err(|e| RuntimeError::failed("inspect", container, e))?
-        else {
+            .inspect(container)
+            .await
+            .map_err(|e| RuntimeError::failed("inspect", container, e))?;
+        let Some(inspect) = inspect else {
             return Ok(None);
         };
         let labels = inspect.config.and_then(|c| c.labels);

@@ -8,8 +8,8 @@ use bollard::models as api;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
-use super::super::{RuntimeError, broker_text, label, ports, proc_memory};
-use super::{Docker, cluster_of, found, holder_words};
+use super::super::{RuntimeError, broker_text, held_by_own, label, ports, proc_memory};
+use super::{Docker, cluster_of, holder_words};
 use crate::plan::{Conflict, NodeState, Observed, ObservedNode};
 use crate::topology::Desired;
 
@@ -20,7 +20,7 @@ impl Docker {
     pub(super) async fn look(&self, desired: &Desired) -> Result<Observed, RuntimeError> {
         let all = query::ListContainersOptionsBuilder::new().all(true).build();
         let (containers, networks, volumes, image, spec) = tokio::join!(
-            self.api.list_containers(Some(all)),
+            self.containers(all),
             self.networks_named(&desired.network),
             self.api.list_volumes(None::<query::ListVolumesOptions>),
             self.present_image(),
@@ -37,19 +37,16 @@ impl Docker {
         let (own, foreign): (Vec<_>, Vec<_>) = containers
             .into_iter()
             .partition(|c| cluster_of(&c.labels) == Some(&desired.cluster));
+        let own_networks: Vec<&String> = networks.iter().filter_map(|n| n.id.as_ref()).collect();
         let ids: Vec<String> = own.into_iter().filter_map(|c| c.id).collect();
         let mut inspects = futures_util::stream::iter(ids)
-            .map(|id| async move {
-                self.api
-                    .inspect_container(&id, None::<query::InspectContainerOptions>)
-                    .await
-            })
+            .map(|id| async move { self.inspect(&id).await })
             .buffer_unordered(PARALLEL);
         let mut nodes = Vec::new();
         while let Some(inspect) = inspects.next().await {
             // Removed since the list: not there.
-            if let Some(container) = found(inspect).map_err(failed("containers"))? {
-                nodes.extend(observed_node(container));
+            if let Some(container) = inspect.map_err(failed("containers"))? {
+                nodes.extend(observed_node(container, &own_networks));
             }
         }
         nodes.sort_by(|a, b| a.container.cmp(&b.container));
@@ -94,7 +91,8 @@ impl Docker {
         Ok(Observed {
             nodes,
             subnet,
-            network: (foreign_network.is_none() && !networks.is_empty())
+            // Two of the name are none: no container can start in them. Creating the network leaves one.
+            network: (foreign_network.is_none() && networks.len() == 1)
                 .then(|| desired.network.clone()),
             volumes,
             image: image?,
@@ -142,11 +140,8 @@ impl Docker {
                 );
             }
             let holds_its_ports = own.iter().any(|n| {
-                n.container == node.container
-                    && matches!(
-                        n.state,
-                        NodeState::Running | NodeState::Restarting | NodeState::Paused
-                    )
+                // What a node holds in a state that we do not know is not a stranger's.
+                n.container == node.container && !matches!(n.state, NodeState::Exited(_))
             });
             if holds_its_ports {
                 continue;
@@ -160,7 +155,7 @@ impl Docker {
                         image_of(c),
                         holder_words(&c.labels)
                     )),
-                    // A port of one of our own other nodes is a mistake of the spec, which validates that.
+                    None if held_by_own(port, own, desired) => None,
                     None if self.local => ports::holder(desired.bind, port),
                     None => None,
                 };
@@ -204,10 +199,7 @@ impl Docker {
         if !self.local {
             return None;
         }
-        let inspect = self
-            .api
-            .inspect_container(name, None::<query::InspectContainerOptions>);
-        let inspect = inspect.await.ok()?;
+        let inspect = self.inspect(name).await.ok()??;
         let pid = u32::try_from(inspect.state?.pid?)
             .ok()
             .filter(|pid| *pid > 0)?;
@@ -235,13 +227,26 @@ pub(super) fn node_state(state: &api::ContainerState) -> NodeState {
         Some(Status::PAUSED) => NodeState::Paused,
         Some(Status::EXITED) => NodeState::Exited(state.exit_code),
         Some(Status::CREATED) => NodeState::Exited(None),
+        Some(Status::EMPTY) | None => NodeState::Other("unknown".into()),
         Some(other) => NodeState::Other(other.to_string()),
-        None => NodeState::Other("unknown".into()),
     }
 }
 
 /// What one of our containers is; `None` if it lost its labels or name in between.
-fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNode> {
+fn observed_node(
+    container: api::ContainerInspectResponse,
+    networks: &[&String],
+) -> Option<ObservedNode> {
+    let attached = container.network_settings.and_then(|n| n.networks);
+    let attached = attached.unwrap_or_default().into_values();
+    let mut attached = attached
+        .filter_map(|endpoint| endpoint.network_id)
+        .filter(|id| !id.is_empty());
+    let bindings = container.host_config.and_then(|h| h.port_bindings);
+    let bindings = bindings.unwrap_or_default().into_values().flatten();
+    let ports = bindings
+        .flatten()
+        .filter_map(|binding| binding.host_port?.parse().ok());
     let config = container.config?;
     let labels = config.labels.unwrap_or_default();
     let state = container.state.unwrap_or_default();
@@ -262,6 +267,8 @@ fn observed_node(container: api::ContainerInspectResponse) -> Option<ObservedNod
             .restart_count
             .and_then(|n| n.try_into().ok())
             .unwrap_or_default(),
+        ports: ports.collect(),
+        cut_off: attached.any(|id| !networks.contains(&&id)),
         oom_killed: state.oom_killed.unwrap_or_default(),
     })
 }

@@ -32,6 +32,9 @@ pub struct NodeFile {
     pub container: String,
     /// [`crate::topology::Node::config_hash`].
     pub config_hash: String,
+    /// Host ports that it takes. Nodes made before this was kept have none here.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     /// Tag of the engine.
     pub image: String,
     /// The engine's file.

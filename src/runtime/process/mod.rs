@@ -36,7 +36,7 @@ use super::image::Engine;
 use super::pid::Process;
 use super::{
     Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, broker_text, created_by,
-    label, ports, role_word,
+    held_by_own, label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -131,7 +131,8 @@ impl Processes {
                 continue;
             }
             // Unlike a container's, every port is the host's, the HA port too.
-            for port in node.ports.iter().map(|p| p.host.unwrap_or(p.container)) {
+            let ports = node.host_ports();
+            for port in ports.filter(|port| !held_by_own(*port, own, desired)) {
                 if let Some(holder) = ports::holder(desired.bind, port) {
                     conflicts.push(conflict(format!("host port {port}"), holder));
                 }
@@ -255,6 +256,7 @@ impl Processes {
             name: node.name.clone(),
             container: node.container.clone(),
             config_hash: node.config_hash.clone(),
+            ports: node.host_ports().collect(),
             image: engine.tag(),
             binary: self.state.0.join("bin").join(binary_name(&engine)),
             command: node.command.clone(),
@@ -656,6 +658,8 @@ fn observed_node(dir: &NodeDir, node: NodeFile) -> std::io::Result<ObservedNode>
         version: node.labels.get(label::VERSION).cloned(),
         started_at: run.filter(|_| child.is_some()).map(|run| run.started_at),
         restarts: run.map(|run| run.restarts).unwrap_or_default(),
+        ports: node.ports,
+        cut_off: false,
         // The kernel's log would know; a process' exit does not tell it from any other kill.
         oom_killed: false,
         state,
