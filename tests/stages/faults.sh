@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# every command against a Docker daemon that fails at every request, then again: it converges (a fake daemon; nothing runs)
+# needs: rust rmqctl
+. "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
+# `cargo test` takes a sample of the cases; this takes all, with the release build.
+export FAULTS=all RMQCTL
+cargo_tests every_request -p rmqctl --test faults
