@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Peer, join, words};
+use crate::client::{self, Peer, join, words};
 use crate::topology::{BrokerId, Desired, Node, Role};
 
 /// How dialling one address went.
@@ -293,6 +293,24 @@ fn main_port(node: &Node) -> Option<u16> {
         .iter()
         .find(|p| matches!(p.purpose, "main" | "namesrv" | "console"))
         .and_then(|p| p.host)
+}
+
+/// Sends a message through every master and pulls it again, all together, each within `each`: broker name and how long it took,
+/// or why it did not come back.
+pub async fn roundtrips(
+    desired: &Desired,
+    each: Duration,
+) -> Vec<(String, Result<Duration, String>)> {
+    let masters = desired.nodes.iter().filter_map(|node| {
+        let broker = node.broker.as_ref().filter(|_| node.role == Role::Master)?;
+        Some((broker.name.clone(), main_port(node)?))
+    });
+    futures_util::future::join_all(masters.map(|(broker, port)| async move {
+        let address = join(&desired.advertise, port);
+        let result = client::roundtrip(&address, &broker, each).await;
+        (broker, result)
+    }))
+    .await
 }
 
 /// GETs the first page and wants a 200.

@@ -339,6 +339,13 @@ pub fn forget_missing(spec: &mut ClusterSpec) {
     let (names, brokers) = all_names(spec);
     spec.nodes.retain(|name, _| names.contains(name));
     spec.brokers.retain(|name, _| brokers.contains(name));
+    // One that was to be on brokers which went is not to be on all others.
+    spec.topics.retain(|topic| {
+        topic.brokers.is_empty() || topic.brokers.iter().any(|b| brokers.contains(b))
+    });
+    for topic in &mut spec.topics {
+        topic.brokers.retain(|name| brokers.contains(name));
+    }
 }
 
 /// Refuses a spec that speaks of nodes or brokers which its counts do not make.
@@ -359,7 +366,13 @@ fn check_names(spec: &ClusterSpec) -> Result<(), Error> {
     if let Some(name) = spec.nodes.keys().find(|name| !names.contains(name)) {
         return Err(unknown_name("node", name, names.iter().map(String::as_str)));
     }
-    if let Some(name) = spec.brokers.keys().find(|name| !brokers.contains(name)) {
+    let of_topics = spec.topics.iter().flat_map(|topic| &topic.brokers);
+    if let Some(name) = spec
+        .brokers
+        .keys()
+        .chain(of_topics)
+        .find(|name| !brokers.contains(name))
+    {
         return Err(unknown_name(
             "broker",
             name,

@@ -8,7 +8,7 @@ use rocketmq_protocol::body::{
     TopicConfigAndMappingSerializeWrapper, TopicRouteData, TopicStatsTable,
 };
 use rocketmq_protocol::code::{request, response};
-use rocketmq_protocol::topic::perm;
+use rocketmq_protocol::topic::{AUTO_CREATE_TOPIC_KEY, perm};
 use rocketmq_protocol::{Command, ExtFields, json};
 
 use super::Peer;
@@ -46,6 +46,22 @@ impl Inspector {
     pub async fn topics(&mut self) -> Result<TopicConfigAndMappingSerializeWrapper, String> {
         self.ask(request::GET_ALL_TOPIC_CONFIG, ExtFields::new())
             .await
+    }
+
+    /// Makes a topic on a broker, or gives the one that is there so many queues for reading and writing (17).
+    pub async fn put_topic(&mut self, name: &str, queues: u32) -> Result<(), String> {
+        let ext = ExtFields::new()
+            .with("topic", name)
+            .with("defaultTopic", AUTO_CREATE_TOPIC_KEY)
+            .with("readQueueNums", queues)
+            .with("writeQueueNums", queues)
+            .with("perm", perm::READ | perm::WRITE)
+            .with("topicFilterType", "SINGLE_TAG")
+            .with("topicSysFlag", 0)
+            .with("order", false);
+        self.call(request::UPDATE_AND_CREATE_TOPIC, ext)
+            .await
+            .map(drop)
     }
 
     /// Both ends of each queue of a broker's topic (202).

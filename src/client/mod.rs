@@ -7,8 +7,10 @@ pub mod admin;
 pub mod message;
 
 mod inspect;
+mod roundtrip;
 
 pub use inspect::Inspector;
+pub use roundtrip::roundtrip;
 
 use bytes::BytesMut;
 use rocketmq_protocol::{Command, ExtFields, Frame, json};

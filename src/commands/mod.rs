@@ -27,6 +27,7 @@ mod scale;
 mod schema;
 mod status;
 mod topic;
+mod topics;
 mod up;
 mod upgrade;
 mod verify;

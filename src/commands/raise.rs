@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::up::{Resolved, WaitFor, check_files};
-use super::{Session, ephemeral};
+use super::{Session, ephemeral, topics};
 use crate::drain;
 use crate::error::{Error, Exit};
 use crate::execute::Outcome;
 use crate::plan::{self, Action, Kind, NodeState, Observed, Plan, Step, UpOptions};
-use crate::probe::View;
+use crate::probe::{self, View};
 use crate::properties::{self, Edited};
 use crate::ready::{self, Wait};
 use crate::runtime::Runtime;
@@ -165,8 +165,41 @@ impl Raise {
         let nothing = plan.is_nothing();
         let left = left.max(Duration::from_secs(1));
         let view = await_all(session, runtime, desired, left, since, wait_for, nothing).await?;
-        reachable(session, runtime, desired, &view, nothing).await
+        reachable(session, runtime, desired, &view, nothing).await?;
+        topics::make(resolved, left, session).await?;
+        if wait_for == WaitFor::Roundtrip {
+            roundtrips(desired, session).await?;
+        }
+        Ok(())
     }
+}
+
+/// Proves that each master takes a message and gives it back.
+pub async fn roundtrips(desired: &Desired, session: &Session<'_>) -> Result<(), Error> {
+    /// A message through a master that was just found ready.
+    const EACH: Duration = Duration::from_secs(10);
+    let all = probe::roundtrips(desired, EACH).await;
+    let mut faults = Vec::new();
+    for (broker, result) in &all {
+        match result {
+            Ok(took) => session.ui.done(
+                broker,
+                &format!("a message came back in {:.1} ms", took.as_secs_f64() * 1e3),
+            ),
+            Err(why) => faults.push(format!("{broker} at {why}")),
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let title = format!(
+        "no message comes back through {} of {} masters",
+        faults.len(),
+        all.len()
+    );
+    Err(Error::new("RMQ-E045", Exit::NotReady, title)
+        .lines(faults)
+        .hint(session.again("logs")))
 }
 
 /// Lets masters that were emptied, and were to go, take sends again when the run ended before they went.
@@ -301,7 +334,7 @@ async fn await_all(
         runtime,
         desired,
         names: &names,
-        synced: wait_for == WaitFor::Synced,
+        synced: wait_for != WaitFor::Registered,
         timeout,
         since,
         interrupt: &session.interrupt,

@@ -144,9 +144,13 @@ pub async fn scale(args: Scale, session: &Session<'_>) -> Result<u8, Error> {
     };
     raise.carry_out(&plan, &edits, &resolved, session).await?;
     let (masters, slaves) = (resolved.spec.masters, resolved.spec.slaves);
+    let many =
+        |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     session.ui.note(&format!(
-        "Cluster {} has {masters} masters and {slaves} slaves, after {:.1}s.",
+        "Cluster {}: {}, {}; done in {:.1}s.",
         resolved.spec.name,
+        many(masters, "master"),
+        many(slaves, "slave"),
         began.elapsed().as_secs_f64()
     ));
     if !gone.is_empty() && !how.volumes {

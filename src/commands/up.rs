@@ -63,6 +63,8 @@ pub enum WaitFor {
     Registered,
     /// And slaves have what their masters have.
     Synced,
+    /// And a message comes back through each master.
+    Roundtrip,
 }
 
 /// Show what `up` with the same flags would do

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::raise;
 use super::up::WaitFor;
 use super::{Session, Timeout};
 use crate::error::Error;
@@ -79,18 +80,23 @@ pub async fn wait(args: WaitArgs, session: &Session<'_>) -> Result<u8, Error> {
         runtime: cluster.runtime.as_ref(),
         desired: &cluster.desired,
         names: &names,
-        synced: args.wait_for == WaitFor::Synced,
+        synced: args.wait_for != WaitFor::Registered,
         timeout,
         since: SystemTime::now(),
         interrupt: &session.interrupt,
         on_ready: &on_ready,
     };
     ready::wait(&wait).await?;
-    if !args.topics.is_empty() {
+    let mut topics = args.topics.clone();
+    topics.extend(cluster.spec.topics.iter().map(|topic| topic.name.clone()));
+    if !topics.is_empty() {
         wait.timeout = timeout
             .saturating_sub(began.elapsed())
             .max(Duration::from_secs(1));
-        ready::wait_for_topics(&wait, &args.topics).await?;
+        ready::wait_for_topics(&wait, &topics).await?;
+    }
+    if args.wait_for == WaitFor::Roundtrip {
+        raise::roundtrips(&cluster.desired, session).await?;
     }
     if let Some(format) = args.output {
         let all = all.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Draft, Ephemeral, Mode, Profile, parse_duration, parse_memory, parse_set, yaml};
+use super::{
+    Draft, Ephemeral, Mode, Profile, TopicSpec, parse_duration, parse_memory, parse_set, yaml,
+};
 use crate::error::Error;
 
 /// What the cluster shall be. Without --file, what is not given stays as it is in a running cluster.
@@ -64,6 +66,9 @@ pub struct SpecFlags {
     /// An empty value takes it back
     #[arg(long = "set", value_name = "KEY=VALUE[@NODE]")]
     pub sets: Vec<String>,
+    /// A topic that the cluster shall have, made once it is ready: orders, orders:16 (queues a broker), orders:16@broker-a
+    #[arg(long = "topic", value_name = "NAME[:QUEUES][@BROKER]", value_parser = TopicSpec::parse)]
+    pub topics: Vec<TopicSpec>,
     /// Directory of the generated properties files, for you to read and edit (./rmq/conf)
     #[arg(long, value_name = "DIR")]
     pub conf_dir: Option<PathBuf>,
@@ -102,6 +107,7 @@ impl SpecFlags {
             memory: self.memory,
             cpus: self.cpus,
             stop_timeout: self.stop_timeout,
+            topics: self.topics.clone(),
             conf_dir: self.conf_dir.as_ref().map(|dir| cwd.join(dir)),
             ephemeral: self.ephemeral,
             ..Draft::default()

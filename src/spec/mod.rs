@@ -5,6 +5,7 @@
 
 mod ephemeral;
 mod flags;
+mod topic;
 pub mod yaml;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Exit, nearest};
 pub use ephemeral::Ephemeral;
 pub use flags::SpecFlags;
+pub use topic::{DEFAULT_QUEUES, TopicSpec};
 
 /// Broker properties by their Java names.
 pub type Properties = BTreeMap<String, String>;
@@ -134,6 +136,9 @@ pub struct ClusterSpec {
     pub nodes: BTreeMap<String, NodeSpec>,
     /// Properties by broker name.
     pub brokers: BTreeMap<String, Properties>,
+    /// Made once the brokers are ready; one that is no longer named stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TopicSpec>,
     pub labels: BTreeMap<String, String>,
     /// Absolute directory of the generated files.
     pub conf_dir: PathBuf,
@@ -174,6 +179,7 @@ pub struct Draft {
     pub properties: Properties,
     pub nodes: BTreeMap<String, NodeSpec>,
     pub brokers: BTreeMap<String, Properties>,
+    pub topics: Vec<TopicSpec>,
     pub labels: BTreeMap<String, String>,
     pub conf_dir: Option<PathBuf>,
     pub wait_timeout: Option<Duration>,
@@ -246,6 +252,7 @@ impl ClusterSpec {
             properties: BTreeMap::new(),
             nodes: BTreeMap::new(),
             brokers: BTreeMap::new(),
+            topics: Vec::new(),
             labels: BTreeMap::new(),
             conf_dir,
             wait_timeout_seconds: 60,
@@ -323,6 +330,10 @@ impl ClusterSpec {
         for (name, from) in &draft.brokers {
             merge(self.brokers.entry(name.clone()).or_default(), from);
         }
+        for topic in &draft.topics {
+            self.topics.retain(|known| known.name != topic.name);
+            self.topics.push(topic.clone());
+        }
         self.nodes.retain(|_, node| *node != NodeSpec::default());
         self.brokers.retain(|_, properties| !properties.is_empty());
     }
@@ -381,6 +392,11 @@ impl ClusterSpec {
             ))
             .hint("--advertise 10.0.0.5")
             .hint("--advertise auto"));
+        }
+        for topic in &self.topics {
+            if let Some(why) = topic.fault() {
+                return Err(bad(format!("topic `{}`: {why}", topic.name)));
+            }
         }
         if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_finite() || *cpus < 0.01) {
             return Err(bad(format!("{cpus} cpus; it must be 0.01 or more")));

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Visitor};
 
-use super::{Draft, Mode, NodeSpec, Profile, Properties, padded, parse_duration, parse_memory};
+use super::{
+    DEFAULT_QUEUES, Draft, Mode, NodeSpec, Profile, Properties, TopicSpec, padded, parse_duration,
+    parse_memory,
+};
 use crate::error::{Error, Exit, nearest};
 
 /// A file larger than this is not a cluster; the parser never sees it.
@@ -43,6 +46,8 @@ struct File {
     nodes: BTreeMap<String, Node>,
     /// Groups that differ, by broker name (broker-a)
     brokers: BTreeMap<String, Broker>,
+    /// Topics made once the brokers are ready
+    topics: Vec<Topic>,
     /// How long `up` waits
     wait: Wait,
     /// Labels of your own on every container, network and volume
@@ -128,6 +133,18 @@ struct Broker {
     /// Properties of this master and its slaves
     #[schemars(schema_with = "broker_properties")]
     properties: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Topic {
+    /// Its name
+    name: String,
+    /// Queues on each broker (8)
+    queues: Option<u32>,
+    /// Names of the brokers that have it (broker-a); all when none is named
+    #[serde(default)]
+    brokers: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -310,6 +327,15 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
             .brokers
             .into_iter()
             .map(|(name, b)| (name, properties(b.properties)))
+            .collect(),
+        topics: file
+            .topics
+            .into_iter()
+            .map(|topic| TopicSpec {
+                name: topic.name,
+                queues: topic.queues.unwrap_or(DEFAULT_QUEUES),
+                brokers: topic.brokers,
+            })
             .collect(),
         labels: texts(file.labels),
         conf_dir: file.conf_dir.map(|path| dir.join(path)),

@@ -12,12 +12,16 @@ names() { nodes_json | json '" ".join(sorted(n["name"] for n in d["nodes"]))'; }
 ids() { nodes_json | json 'sorted("%s %s" % (n["name"], n["id"]) for n in d["nodes"])'; }
 small="rmqconsole rmqmaster1 rmqnamesrv rmqslave1"
 
-comes_up() { up --masters 1 --slaves 1 --timeout 90; load produce --namesrv "$namesrv" --topic orders --create-topic --count 10 --json >/dev/null; }
+comes_up() { up --masters 1 --slaves 1 --timeout 90s --topic audit:3 --wait-for roundtrip 2>"$work/up"; has "$work/up" 'broker-a +a message came back'; load produce --namesrv "$namesrv" --topic orders --create-topic --count 10 --json >/dev/null; }
 grows_and_moves_none() {
     local before; before=$(ids)
     rmq scale --masters 3 --slaves 3
     same "processes that were there" "$before" "$(ids | grep -E "$(tr ' ' '|' <<<"$small")")"
     within 30 healthy
+    # A topic of the spec stands on the new ones too.
+    rmq wait --topic audit
+    load produce --namesrv "$namesrv" --topic audit --count 90 --acked-log "$work/audit.log" --json >/dev/null
+    has "$work/audit.log" '^0 ' '^1 ' '^2 '
     # Topics are made broker by broker; the new ones learn this one as an operator would make it.
     load produce --namesrv "$namesrv" --topic orders --create-topic --count 300 --acked-log "$work/spread.log" --json >/dev/null
     has "$work/spread.log" '^0 ' '^1 ' '^2 '
@@ -25,6 +29,9 @@ grows_and_moves_none() {
 refuses_what_nobody_reads() {
     load produce --namesrv "$namesrv" --topic unread --create-topic --count 30 --acked-log "$work/unread.log" --json >/dev/null
     local before; before=$(ids)
+    tests/follow.py consume "$namesrv" audit auditors "$work/audit.consumed" & local reader=$!
+    within 30 tests/follow.py check "$work/audit.consumed" "$work/audit.log"
+    kill "$reader"; wait "$reader" || true
     exits 5 rmq scale --masters 1 --slaves 1 2>"$work/refused"
     has "$work/refused" 'RMQ-E060' 'broker-[bc]: topic unread: [0-9]+ that no group reads' 'nothing was changed' '--force'
     same "processes" "$before" "$(ids)"
