@@ -104,6 +104,12 @@ verifies_failover() {
     same "ready, and a gap was measured" True "$(json 'd["readyAfterMs"] > 0 and d["longestGapMs"] > 0 and d["readFromSlave"] > 0' <"$work/failover")"
     healthy
     ! rmq topic list -o name | grep rmqctl_ || fail "its topic is left"
+    # Ctrl-C while the master is dead: it comes back, and the topic goes. (Not `rmq`: the signal must reach the program.)
+    "$RMQCTL" --name "$cluster" verify failover --messages 20000 >"$work/stopped" 2>&1 & local pid=$! rc=0
+    within 60 grep -q killed "$work/stopped"; kill -INT "$pid"; wait "$pid" || rc=$?
+    same "exit code after Ctrl-C" 130 "$rc"
+    healthy
+    ! rmq topic list -o name | grep rmqctl_ || fail "its topic is left after Ctrl-C"
 }
 benches() {
     local mode

@@ -8,6 +8,7 @@ use crate::client::admin::{Admin, Broker, Fault};
 use crate::client::message::{Sent, UniqueIds};
 use crate::commands::{Cluster, Session};
 use crate::error::{Error, Exit};
+use crate::interrupt::Interrupt;
 use crate::moment::now_ms;
 use crate::plan;
 use crate::ready::{self, Wait};
@@ -151,7 +152,7 @@ pub async fn failover(
     };
     // However it went: the node runs again before anything else is said.
     let began = Instant::now();
-    let ready = start(node, cluster, session, args.timeout).await;
+    let ready = start(node, cluster, args.timeout).await;
     tried?;
     match ready {
         Ok(()) => report.ready_after_ms = Some(ms(began.elapsed())),
@@ -339,12 +340,7 @@ impl Report {
 }
 
 /// Starts the node unless it runs, and waits until its group is ready and in sync.
-async fn start(
-    node: &Node,
-    cluster: &Cluster,
-    session: &Session<'_>,
-    timeout: Duration,
-) -> Result<(), Error> {
+async fn start(node: &Node, cluster: &Cluster, timeout: Duration) -> Result<(), Error> {
     let since = SystemTime::now();
     let plan = plan::start(&[node], &cluster.observe().await?);
     // Asked of the runtime, and not walked as a plan: a Ctrl-C must not keep the node down.
@@ -369,7 +365,8 @@ async fn start(
         synced: true,
         timeout,
         since,
-        interrupt: &session.interrupt,
+        // After a Ctrl-C too: a master that is not back would bring the topic with it when it comes.
+        interrupt: &Interrupt::never(),
         on_ready: &|_, _, _| {},
     };
     ready::wait(&wait).await.map(|_| ())
