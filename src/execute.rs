@@ -157,11 +157,15 @@ impl From<RuntimeError> for Error {
             RuntimeError::TooOld { .. } => ("RMQ-E003", Exit::Daemon),
             RuntimeError::Image { .. } => ("RMQ-E004", Exit::Failed),
             RuntimeError::Unsupported { .. } => ("RMQ-E005", Exit::Usage),
+            RuntimeError::NoImage { .. } => ("RMQ-E006", Exit::Failed),
             RuntimeError::NotOurs { .. } => ("RMQ-E014", Exit::Conflict),
             RuntimeError::Failed { .. } => ("RMQ-E001", Exit::Failed),
         };
         let hint = error.hint();
-        let made = Error::new(id, exit, error.to_string());
+        let mut made = Error::new(id, exit, error.to_string());
+        if let RuntimeError::NoImage { reason, .. } = &error {
+            made = made.detail(reason).detail("nothing was changed");
+        }
         match hint {
             Some(hint) => made.hint(hint),
             None => made,

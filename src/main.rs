@@ -6,6 +6,7 @@ mod commands;
 mod drain;
 mod error;
 mod execute;
+mod export;
 mod interrupt;
 mod lease;
 mod lock;

@@ -217,28 +217,41 @@ fn conclude(
         }
         views.insert(node.name.clone(), view);
     }
-    let masters: BTreeMap<&str, Option<i64>> = desired
+    let masters: BTreeMap<&str, (Option<i64>, u32)> = desired
         .nodes
         .iter()
         .filter(|node| node.role == Role::Master)
         .filter_map(|node| {
-            Some((
-                node.broker.as_ref()?.name.as_str(),
-                views.get(&node.name)?.max_offset,
-            ))
+            let view = views.get(&node.name)?;
+            let group = node.broker.as_ref()?.name.as_str();
+            Some((group, (view.max_offset, view.slaves)))
         })
         .collect();
+    let slaves_of = |group: &str| -> usize {
+        let slaves = desired.nodes.iter().filter(|n| n.role == Role::Slave);
+        slaves
+            .filter(|n| n.broker.as_ref().is_some_and(|b| b.name == group))
+            .count()
+    };
     for node in &desired.nodes {
         let (Some(broker), Some(view)) = (&node.broker, views.get_mut(&node.name)) else {
             continue;
         };
         if node.role == Role::Slave {
-            let master = masters.get(broker.name.as_str()).copied().flatten();
+            let (master, streams) = masters
+                .get(broker.name.as_str())
+                .copied()
+                .unwrap_or_default();
+            // A Java slave does not say whether its stream stands; its master counts the streams, and all of them is all slaves.
+            let follows = match node.image {
+                None => following.contains(node.name.as_str()),
+                Some(_) => streams as usize >= slaves_of(&broker.name),
+            };
             // The two were asked one after the other: a slave may be seen ahead of its master's older answer.
             // Equal ends mean nothing while no stream stands: two empty logs are equal too.
             view.lag = master
                 .zip(view.max_offset)
-                .filter(|_| following.contains(node.name.as_str()))
+                .filter(|_| follows)
                 .map(|(master, own)| (master - own).max(0));
         }
         match registered(broker, &routes) {
@@ -462,6 +475,7 @@ mod tests {
                 container: port,
                 host: Some(port),
             }],
+            image: None,
             volume: None,
             file: None,
             conf_path: None,
@@ -481,6 +495,7 @@ mod tests {
             site: crate::topology::Site::Network,
             subnet: None,
             bind: "127.0.0.1".parse().unwrap(),
+            gateway: None,
             advertise: "127.0.0.1".into(),
             conf_dir: PathBuf::new(),
             stop_timeout: Duration::from_secs(1),

@@ -28,6 +28,15 @@ pub fn namesrv(who: &str, values: &Properties) -> String {
     render(NAMESRV, who, values)
 }
 
+/// The two properties by which a name server tells callers inside the network from those that come through its gateway
+/// (published ports).
+pub fn split_horizon(subnet: &str, gateway: &str) -> String {
+    format!(
+        "\n# Written by rmqctl when the node was made: who is inside the network, and who comes through its gateway.\n\
+         internalSubnet={subnet}\ninternalGateway={gateway}\n"
+    )
+}
+
 /// Fills a template: keys without a value go with their comment, values without a key come at the end.
 fn render(template: &str, who: &str, values: &Properties) -> String {
     let mut left = values.clone();

@@ -2,13 +2,21 @@
 //!
 //! Names and ports are a closed form of a node's number, so that no node moves when a cluster grows.
 
+mod apache;
+mod places;
+mod subnet;
+
+pub use places::forget_missing;
+pub use subnet::Subnet;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use self::places::{Place, check_names, check_ports, letters, numbered, places, slot};
 use crate::error::{Error, Exit};
 use crate::properties;
 use crate::spec::{
@@ -60,6 +68,9 @@ pub struct Node {
     pub broker: Option<BrokerId>,
     #[allow(missing_docs)]
     pub ports: Vec<Port>,
+    /// The image that it runs, where that is not the engine's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Volume that holds the store: `rmqmaster1-store`.
     pub volume: Option<String>,
     /// The properties file's name in the conf dir (`broker-a-master.properties`) and its text, the user's edits in it.
@@ -93,6 +104,9 @@ pub struct Desired {
     pub site: Site,
     pub subnet: Option<String>,
     pub bind: IpAddr,
+    /// The network's gateway, where ports are published on it too: a name server that knows one address of a broker is told
+    /// this one, which the host and the network both reach.
+    pub gateway: Option<Ipv4Addr>,
     /// What clients outside the network are told: `127.0.0.1` unless `--advertise`.
     pub advertise: String,
     pub conf_dir: PathBuf,
@@ -116,6 +130,13 @@ pub enum Site {
         dir: PathBuf,
     },
 }
+
+/// User and group of the engine in a container. The Apache image's `rocketmq` user has the same ids, so that a store
+/// volume can be handed from one to the other without a chown.
+pub const CONTAINER_UID: u64 = 3000;
+
+/// Where the engine is in its image.
+pub const CONTAINER_BINARY: &str = "/rmqctl";
 
 /// Where a container's store volume is mounted. The image has this directory, owned by the engine's user.
 pub const CONTAINER_STORE: &str = "/var/lib/rmq/store";
@@ -217,6 +238,18 @@ impl Desired {
         spec::suggest(&self.cluster, rest)
     }
 
+    /// Addresses of the host that ports are published on.
+    pub fn published_on(&self) -> Vec<IpAddr> {
+        std::iter::once(self.bind)
+            .chain(self.gateway.map(IpAddr::V4))
+            .collect()
+    }
+
+    /// The image that brokers run, where it is not the engine's own.
+    pub fn foreign_image(&self) -> Option<&str> {
+        self.nodes.iter().find_map(|node| node.image.as_deref())
+    }
+
     fn published(&self, purpose: &str) -> Vec<String> {
         self.nodes
             .iter()
@@ -266,122 +299,6 @@ impl Node {
     }
 }
 
-/// Place of a broker in the port table: master 1 is 0, slave 1 is 1, then slaves and masters take turns.
-fn slot(role: Role, number: u32) -> u32 {
-    match (role, number) {
-        (Role::Master, 1) => 0,
-        (Role::Master, k) => 2 * k - 1,
-        (_, 1) => 1,
-        (_, k) => 2 * k - 2,
-    }
-}
-
-/// `a`, `b`, … `z`, `aa`: the letters of the k-th broker name, k from 1.
-fn letters(mut number: u32) -> String {
-    let mut text = Vec::new();
-    while number > 0 {
-        number -= 1;
-        text.push(b'a' + (number % 26) as u8);
-        number /= 26;
-    }
-    text.reverse();
-    String::from_utf8(text).expect("only ASCII letters were pushed")
-}
-
-fn numbered(role: Role, number: u32) -> String {
-    match (role, number) {
-        // One name server and one console have no number; a second name server has.
-        (Role::Console, _) | (Role::Namesrv, 1) => role.stem().to_owned(),
-        _ => format!("{}{number}", role.stem()),
-    }
-}
-
-/// One broker's numbers: its own, its master's, its id.
-struct Place {
-    role: Role,
-    number: u32,
-    master: u32,
-    id: u32,
-}
-
-fn places(spec: &ClusterSpec) -> impl Iterator<Item = Place> {
-    let masters = spec.masters;
-    let master = |number| Place {
-        role: Role::Master,
-        number,
-        master: number,
-        id: 0,
-    };
-    let slave = move |number| Place {
-        role: Role::Slave,
-        number,
-        master: (number - 1) % masters + 1,
-        id: (number - 1) / masters + 1,
-    };
-    (1..=masters)
-        .map(master)
-        .chain((1..=spec.slaves).map(slave))
-}
-
-/// Names of a spec's nodes, and of its brokers.
-fn all_names(spec: &ClusterSpec) -> (Vec<String>, Vec<String>) {
-    let mut names: Vec<String> = places(spec)
-        .map(|place| numbered(place.role, place.number))
-        .collect();
-    names.extend((1..=spec.namesrvs).map(|k| numbered(Role::Namesrv, k)));
-    names.push(numbered(Role::Console, 1));
-    let brokers = (1..=spec.masters).map(|k| format!("broker-{}", letters(k)));
-    (names, brokers.collect())
-}
-
-/// Drops what a spec says of nodes and brokers that its counts do not make.
-pub fn forget_missing(spec: &mut ClusterSpec) {
-    let (names, brokers) = all_names(spec);
-    spec.nodes.retain(|name, _| names.contains(name));
-    spec.brokers.retain(|name, _| brokers.contains(name));
-    // One that was to be on brokers which went is not to be on all others.
-    spec.topics.retain(|topic| {
-        topic.brokers.is_empty() || topic.brokers.iter().any(|b| brokers.contains(b))
-    });
-    for topic in &mut spec.topics {
-        topic.brokers.retain(|name| brokers.contains(name));
-    }
-}
-
-/// Refuses a spec that speaks of nodes or brokers which its counts do not make.
-fn check_names(spec: &ClusterSpec) -> Result<(), Error> {
-    // Ports end below 65536; the exact check is in `desired`, this one keeps a typo from making a million names.
-    if spec.masters > 60 || spec.slaves > 60 {
-        return Err(Error::new(
-            "RMQ-E105",
-            Exit::Spec,
-            format!(
-                "{} masters and {} slaves: the port table ends before them",
-                spec.masters, spec.slaves
-            ),
-        )
-        .detail("brokers stand 1000 ports apart from 10911; 55 of them fit below 65536"));
-    }
-    let (names, brokers) = all_names(spec);
-    if let Some(name) = spec.nodes.keys().find(|name| !names.contains(name)) {
-        return Err(unknown_name("node", name, names.iter().map(String::as_str)));
-    }
-    let of_topics = spec.topics.iter().flat_map(|topic| &topic.brokers);
-    if let Some(name) = spec
-        .brokers
-        .keys()
-        .chain(of_topics)
-        .find(|name| !brokers.contains(name))
-    {
-        return Err(unknown_name(
-            "broker",
-            name,
-            brokers.iter().map(String::as_str),
-        ));
-    }
-    Ok(())
-}
-
 /// The desired state of a spec at a site.
 pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
     check_names(spec)?;
@@ -394,11 +311,42 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         .network
         .clone()
         .unwrap_or_else(|| format!("{prefix}rmqnetwork"));
+    if let (Site::Loopback { .. }, Some(image)) = (site, spec.engine.image()) {
+        return Err(Error::new(
+            "RMQ-E107",
+            Exit::Spec,
+            format!("plain processes cannot run the image {image}"),
+        )
+        .hint("--runtime docker")
+        .hint("--engine bundled"));
+    }
+    if let (Some(_), Some(image)) = (spec.ephemeral, spec.engine.image()) {
+        return Err(Error::new(
+            "RMQ-E107",
+            Exit::Spec,
+            format!("the image {image} cannot run a cluster that ends by itself"),
+        )
+        .detail("the bundled engine keeps the time; in another's nobody does")
+        .hint("--engine bundled")
+        .hint("up without --rm, and down"));
+    }
+    // A foreign name server knows one address of a broker. 127.0.0.1 would be each container itself, for slaves and the console.
+    let subnet = match (&spec.subnet, spec.engine.image()) {
+        (Some(text), Some(_)) => Some(Subnet::parse(text)?),
+        (None, Some(_)) => Some(Subnet::of_cluster(&spec.name)),
+        (_, None) => None,
+    };
+    let gateway = subnet
+        .as_ref()
+        .filter(|_| spec::is_loopback(&spec.advertise))
+        .map(|subnet| subnet.gateway);
     let builder = Builder {
         spec,
         site,
         prefix,
         network,
+        gateway,
+        advertise: gateway.map_or_else(|| spec.advertise.clone(), |ip| ip.to_string()),
     };
     let mut nodes = Vec::new();
     for number in 1..=spec.namesrvs {
@@ -415,9 +363,13 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         cluster: spec.name.clone(),
         network: builder.network,
         site: site.clone(),
-        subnet: spec.subnet.clone(),
+        subnet: match subnet.filter(|_| gateway.is_some()) {
+            Some(subnet) => Some(subnet.text),
+            None => spec.subnet.clone(),
+        },
         bind: spec.bind,
-        advertise: spec.advertise.clone(),
+        gateway,
+        advertise: builder.advertise.clone(),
         conf_dir: spec.conf_dir.clone(),
         stop_timeout: Duration::from_secs(spec.stop_timeout_seconds),
         labels: spec.labels.clone(),
@@ -427,33 +379,14 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
     })
 }
 
-/// Two nodes that publish one port cannot both start.
-fn check_ports(nodes: &[Node]) -> Result<(), Error> {
-    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
-    for node in nodes {
-        for port in &node.ports {
-            // HA ports stay inside, where each container has its own; as processes they share one host.
-            let number = port.host.unwrap_or(port.container);
-            if let Some(other) = taken.insert(number, &node.name)
-                && other != node.name
-            {
-                return Err(Error::new(
-                    "RMQ-E105",
-                    Exit::Spec,
-                    format!("{} and {} would both have port {number}", other, node.name),
-                )
-                .hint("change nodes.NODE.ports.main, expose.console or the port offset"));
-            }
-        }
-    }
-    Ok(())
-}
-
 struct Builder<'a> {
     spec: &'a ClusterSpec,
     site: &'a Site,
     prefix: String,
     network: String,
+    gateway: Option<Ipv4Addr>,
+    /// What clients outside the network are told.
+    advertise: String,
 }
 
 impl Builder<'_> {
@@ -510,6 +443,7 @@ impl Builder<'_> {
             role,
             broker,
             ports,
+            image: None,
             volume: (role != Role::Console && self.spec.ephemeral.is_none())
                 .then(|| format!("{}{name}-store", self.prefix)),
             conf_path,
@@ -526,10 +460,14 @@ impl Builder<'_> {
     }
 
     fn hashed(&self, mut node: Node) -> Node {
+        if let Some(image) = self.spec.engine.image() {
+            apache::convert(&mut node, image);
+        }
         let json = serde_json::to_vec(&(
             &node,
             &self.network,
             self.spec.bind,
+            self.gateway,
             self.spec.stop_timeout_seconds,
             &self.spec.labels,
         ))
@@ -731,13 +669,17 @@ impl Builder<'_> {
         set("bindAddress", self.bind_address());
         set("listenPort", main.to_string());
         set("haListenPort", (main + 1).to_string());
-        set("brokerIP1", self.spec.advertise.clone());
+        set("brokerIP1", self.advertise.clone());
         set("brokerIP2", self.site.host(name).to_owned());
-        set(
-            "storePathRootDir",
-            self.site.store_path(name).display().to_string(),
-        );
-        if *self.site == Site::Network {
+        let store = self.site.store_path(name);
+        set("storePathRootDir", store.display().to_string());
+        if !self.spec.engine.is_bundled() {
+            // Older Java brokers keep the log in the user's home unless they are told.
+            set(
+                "storePathCommitLog",
+                store.join("commitlog").display().to_string(),
+            );
+        } else if *self.site == Site::Network {
             set("brokerInternalAddr", format!("{name}:{main}"));
         }
         values

@@ -134,6 +134,12 @@ const ROOMS: &[Room] = &[
         never: NO_DAEMON,
     },
     Room {
+        path: "src/export",
+        modules: Some(&["error", "properties", "spec", "topology"]),
+        crates: &[],
+        never: PURE,
+    },
+    Room {
         path: "src/plan",
         modules: Some(&["error", "properties", "topology"]),
         crates: &[],
@@ -155,7 +161,15 @@ const ROOMS: &[Room] = &[
     },
     Room {
         path: "src/runtime",
-        modules: Some(&["archive", "error", "lease", "plan", "probe", "topology"]),
+        modules: Some(&[
+            "archive",
+            "error",
+            "lease",
+            "plan",
+            "probe",
+            "properties",
+            "topology",
+        ]),
         crates: &["rocketmq_protocol"],
         never: &[],
     },

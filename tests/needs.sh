@@ -63,6 +63,9 @@ need_browser() {
     provide chromium chromium && export CHROMIUM=chromium
 }
 
+need_openssl() { provide openssl openssl; }
+need_compose() { provide docker-compose docker-compose; }
+
 dockerd_pid=
 need_docker() {
     docker info >/dev/null 2>&1 && return 0

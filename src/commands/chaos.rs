@@ -65,6 +65,7 @@ pub async fn chaos(args: Chaos, session: &Session<'_>) -> Result<u8, Error> {
     let cluster = session.cluster().await?;
     let restarter = match cluster.runtime.kind() {
         "docker" => "Docker",
+        "podman" => "Podman",
         _ => "its supervisor",
     };
     match args.what {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Cluster, Session};
 use crate::archive::{self, FromChannel, PIECES_WAITING_MAX, Place, Summary, ToChannel};
 use crate::error::{Error, Exit};
-use crate::runtime::{Output, image};
+use crate::runtime::Output;
 use crate::spec::parse_memory;
 use crate::topology::Node;
 use crate::ui;
@@ -75,7 +75,7 @@ pub async fn exec(args: Exec, session: &Session<'_>) -> Result<u8, Error> {
     let code = code.map_err(|reason| {
         let error = Error::from(reason);
         match cluster.runtime.kind() {
-            "docker" => error.hint(session.again(&format!(
+            "docker" | "podman" => error.hint(session.again(&format!(
                 "exec {} -- rmqctl engine health   (the image holds nothing but the engine)",
                 node.name
             ))),
@@ -186,7 +186,12 @@ async fn copy_in(
             let reason = format!("it holds {size} bytes, more than --max-size {bytes_max}");
             return Err(std::io::Error::other(reason));
         }
-        archive::pack(&source, &name, image::UID, ToChannel::new(send))
+        archive::pack(
+            &source,
+            &name,
+            crate::topology::CONTAINER_UID,
+            ToChannel::new(send),
+        )
     });
     let place = cluster
         .runtime

@@ -13,7 +13,9 @@ mod ephemeral;
 mod examples;
 mod exec;
 mod explain;
+mod export;
 mod group;
+mod image;
 mod init;
 mod logs;
 mod ls;
@@ -51,7 +53,7 @@ use crate::interrupt::Interrupt;
 use crate::lock::Lock;
 use crate::plan::{self, Action, Observed, Plan, Step};
 use crate::runtime::{self, Choice, Runtime};
-use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, suggest};
+use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, quoted, suggest};
 use crate::topology::{self, Desired, Site};
 use crate::ui::{Color, ProgressMode, Ui};
 
@@ -83,7 +85,7 @@ struct Global {
     /// Name of the cluster; several run side by side (rmq)
     #[arg(long, global = true, env = "RMQCTL_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// Where nodes run; auto: Docker when a daemon answers, else processes
+    /// Where nodes run; auto: Docker when a daemon answers, else Podman, else processes
     #[arg(
         long,
         global = true,
@@ -92,7 +94,7 @@ struct Global {
         default_value = "auto"
     )]
     runtime: RuntimeName,
-    /// Docker daemon, as unix:///var/run/docker.sock
+    /// Docker daemon: unix:///var/run/docker.sock, ssh://USER@HOST, or tcp://HOST:2376 with DOCKER_TLS_VERIFY=1
     #[arg(short = 'H', long, global = true, value_name = "URL")]
     host: Option<String>,
     /// Docker context
@@ -116,6 +118,8 @@ struct Global {
 enum RuntimeName {
     Auto,
     Docker,
+    /// Podman's service, through the same API; tried less than Docker
+    Podman,
     Process,
 }
 
@@ -147,6 +151,8 @@ enum Command {
     Msg(msg::Msg),
     Verify(verify::Verify),
     Bench(bench::Bench),
+    Export(export::Export),
+    Image(image::Image),
     Init(init::Init),
     Schema(schema::Schema),
     Completion(completion::Completion),
@@ -208,6 +214,7 @@ impl Command {
             Command::Bench(args) => args.is_json(),
             Command::Config(args) => args.is_json(),
             Command::Explain(args) => args.is_json(),
+            Command::Image(args) => args.is_json(),
             _ => false,
         }
     }
@@ -260,6 +267,8 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Msg(args) => msg::msg(args, &session).await,
         Command::Verify(args) => verify::verify(args, &session).await,
         Command::Bench(args) => bench::bench(args, &session).await,
+        Command::Export(args) => export::export(args, &session).await,
+        Command::Image(args) => image::image(args, &session).await,
         Command::Init(args) => init::init(args, &session),
         Command::Schema(args) => Ok(schema::schema(args, &session)),
         Command::Completion(args) => Ok(completion::completion(args, &session)),
@@ -317,6 +326,7 @@ impl Session<'_> {
         let choice = match self.global.runtime {
             RuntimeName::Auto => Choice::Auto,
             RuntimeName::Docker => Choice::Docker,
+            RuntimeName::Podman => Choice::Podman,
             RuntimeName::Process => Choice::Process,
         };
         Ok(runtime::open(
@@ -370,7 +380,10 @@ impl Session<'_> {
 
     /// The hint that the command as it was typed would go on from here.
     fn goes_on(&self) -> String {
-        let typed: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+        let typed: Vec<String> = std::env::args()
+            .skip(1)
+            .map(|argument| quoted(&argument))
+            .collect();
         format!("rmqctl {}   goes on", typed.join(" "))
     }
 
@@ -467,16 +480,6 @@ fn step_name(step: &Step, desired: &Desired) -> String {
         action => desired
             .node_name(action.container().unwrap_or_default())
             .to_owned(),
-    }
-}
-
-/// An argument as a shell takes it.
-fn quoted(argument: String) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        argument
-    } else {
-        format!("'{}'", argument.replace('\'', "'\\''"))
     }
 }
 

@@ -112,6 +112,15 @@ impl Raise {
     ) -> Result<(), Error> {
         let (began, since) = (Instant::now(), SystemTime::now());
         let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
+        if let (Some(image), false) = (desired.foreign_image(), plan.is_nothing()) {
+            let tell = |how: &str| session.ui.doing(image, how);
+            runtime.fetch_image(image, &tell).await?;
+            session.ui.done(image, "in place");
+            session.ui.note(&format!(
+                "Apache's name server tells every client one address of a broker: {} for the host and containers alike",
+                desired.advertise
+            ));
+        }
         let outcome = session.walk(plan, runtime, desired, self.timeout).await;
         let touched = outcome.touched();
         let fresh = touched
@@ -362,11 +371,19 @@ async fn reachable(
         .count();
     let mut text = format!("{from_host}/{} brokers from the host", brokers.len());
     if desired.site == Site::Network
-        && let Some(inside) = desired.nodes.iter().find(|n| n.role == Role::Namesrv)
+        // The dialler is the engine's; another's image has none.
+        && let Some(inside) = desired.nodes.iter().find(|n| n.image.is_none())
     {
         let addresses: Vec<String> = brokers
             .iter()
-            .filter_map(|n| Some(format!("{}:{}", n.name, n.port("main")?.container)))
+            .filter_map(|n| {
+                let port = n.port("main")?;
+                // A foreign name server tells a caller in the network what it tells all.
+                Some(match n.image {
+                    None => format!("{}:{}", n.name, port.container),
+                    Some(_) => format!("{}:{}", desired.advertise, port.host?),
+                })
+            })
             .collect();
         let dials = runtime.dial_inside(&inside.container, &addresses).await?;
         let faults: Vec<String> = dials

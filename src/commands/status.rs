@@ -157,7 +157,10 @@ fn report(
         cluster: desired.cluster.clone(),
         state,
         runtime,
-        engine: observed.nodes.iter().find_map(|n| n.version.clone()),
+        engine: match desired.foreign_image() {
+            Some(image) => Some(image.to_owned()),
+            None => observed.nodes.iter().find_map(|n| n.version.clone()),
+        },
         protocol: view.nodes.values().find_map(|n| n.version.clone()),
         namesrv: desired.namesrv_addrs(),
         console: desired.console_url(),

@@ -141,6 +141,17 @@ pub async fn resolve(flags: &SpecFlags, session: &Session<'_>) -> Result<Resolve
         None => None,
     };
     said.ephemeral = ephemeral::lifetime(said.ephemeral, stored.as_ref())?;
+    // On another machine 127.0.0.1 is nobody's broker.
+    let nobody_said = said.advertise.is_none()
+        && file.as_ref().is_none_or(|file| file.advertise.is_none())
+        && (stored.is_none() || file.is_some());
+    if let (Some(machine), true) = (runtime.machine(), nobody_said) {
+        said.advertise = Some(machine.to_owned());
+        session.ui.warn(&format!(
+            "the daemon is on another machine: clients are told {machine}, and ports are published on all its addresses   \
+             (--advertise HOST and --bind IP say otherwise)"
+        ));
+    }
     let spec = spec::resolve(
         &name,
         stored.as_ref(),

@@ -151,14 +151,14 @@ pub fn up(
         );
     }
 
-    if observed.image.is_none() && !(create.is_empty() && replace.is_empty()) {
-        base.push(step(Action::EnsureImage, "nodes are to be created"));
-    }
     let new: Vec<&Node> = create
         .iter()
         .copied()
         .chain(replace.iter().map(|r| r.node))
         .collect();
+    if observed.image.is_none() && new.iter().any(|node| node.image.is_none()) {
+        base.push(step(Action::EnsureImage, "nodes are to be created"));
+    }
     for volume in new
         .iter()
         .filter_map(|node| node.volume.as_ref())
@@ -449,7 +449,11 @@ fn stale(
     if seen.state == NodeState::Other("dead".to_owned()) {
         return Some("its container is dead: a removal failed half-way".to_owned());
     }
-    match (&seen.image, &observed.image) {
+    let wanted = match &node.image {
+        Some(image) => &Some(image.clone()),
+        None => &observed.image,
+    };
+    match (&seen.image, wanted) {
         (Some(has), Some(wanted)) if has != wanted => Some(format!("engine {has} → {wanted}")),
         (Some(has), None) => Some(format!("engine {has} → this rmqctl's")),
         _ => None,
@@ -464,6 +468,10 @@ fn causes(old: &Node, new: &Node) -> String {
             .unwrap_or_default()
     };
     let mut said = properties::differences(&text(old), &text(new));
+    if old.image != new.image {
+        let engine = |node: &Node| node.image.clone().unwrap_or("bundled".to_owned());
+        said.insert(0, format!("engine {} → {}", engine(old), engine(new)));
+    }
     if old.memory != new.memory {
         let limit = |m: Option<u64>| {
             m.map_or("no limit".to_owned(), |bytes| {

@@ -11,13 +11,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{RuntimeError, label};
-use crate::topology::CONTAINER_STORE;
+use crate::topology::{CONTAINER_BINARY, CONTAINER_STORE, CONTAINER_UID};
 
-/// User and group of the engine in a container. The Apache image's `rocketmq` user has the same ids, so that a store
-/// volume can be handed from one to the other without a chown.
-pub const UID: u64 = 3000;
-/// Where the engine is in the image.
-pub const BINARY: &str = "/rmqctl";
 /// Counts changes of the image's own layout below, so that the same binary in a new layout gets a new tag.
 const LAYOUT: &str = "layout 1";
 
@@ -64,13 +59,18 @@ impl Engine {
         )
     }
 
+    /// Refuses what cannot be an image's only file; else the architecture that the image is for.
+    pub fn can_be_image(&self) -> Result<&'static str, RuntimeError> {
+        match &self.arch {
+            Ok(arch) => Ok(arch),
+            Err(reason) => Err(refused(&self.shown, reason, HINT)),
+        }
+    }
+
     /// Refuses what cannot be an image's only file, and a daemon that cannot run this binary.
     pub fn fits(&self, os: &str, arch: &str) -> Result<(), RuntimeError> {
-        let ours = match &self.arch {
-            Ok(ours) => ours,
-            Err(reason) => return Err(refused(&self.shown, reason, HINT)),
-        };
-        if os == "linux" && arch == *ours {
+        let ours = self.can_be_image()?;
+        if os == "linux" && arch == ours {
             return Ok(());
         }
         let reason = format!("it is for linux/{ours}, the daemon runs {os}/{arch}");
@@ -122,14 +122,14 @@ impl Engine {
             for dir in parents.into_iter().rev() {
                 let name = format!("{}/", dir.display());
                 let (mode, owner) = match name.strip_suffix('/') == Some(CONTAINER_STORE) {
-                    true => (0o750, UID),
+                    true => (0o750, CONTAINER_UID),
                     false => (0o755, 0),
                 };
                 let kind = tar::EntryType::Directory;
                 out.push(header(&name[1..], 0, mode, owner, kind));
             }
         }
-        file(&mut out, &BINARY[1..], 0o755, self.bytes.clone());
+        file(&mut out, &CONTAINER_BINARY[1..], 0o755, self.bytes.clone());
         out.push(Bytes::from_static(&[0; 1024]));
         out
     }
@@ -141,8 +141,8 @@ impl Engine {
             "architecture": self.arch.as_ref().copied().unwrap_or_default(),
             "os": "linux",
             "config": {
-                "User": format!("{UID}:{UID}"),
-                "Entrypoint": [BINARY],
+                "User": format!("{CONTAINER_UID}:{CONTAINER_UID}"),
+                "Entrypoint": [CONTAINER_BINARY],
                 "Cmd": ["engine", "--help"],
                 "WorkingDir": "/",
                 "StopSignal": "SIGTERM",
@@ -153,7 +153,7 @@ impl Engine {
                 // The engine asks itself over the wire; it reads from /proc/1/cmdline what it is and where it listens.
                 // `up` does not wait for this (it asks from outside), so it may be rare and cheap.
                 "Healthcheck": {
-                    "Test": ["CMD", BINARY, "engine", "health"],
+                    "Test": ["CMD", CONTAINER_BINARY, "engine", "health"],
                     "Interval": 30 * SECOND,
                     "Timeout": 5 * SECOND,
                     "StartPeriod": 10 * SECOND,
@@ -237,6 +237,14 @@ pub fn config_tar(files: &[(&str, &str)]) -> Bytes {
     }
     out.push(Bytes::from_static(&[0; 1024]));
     out.concat().into()
+}
+
+/// A tar with one directory that is the engine's user's, for an upload at `/`.
+pub fn owned_dir_tar(dir: &Path) -> Bytes {
+    let name = format!("{}/", dir.display());
+    let kind = tar::EntryType::Directory;
+    let entry = header(name.trim_start_matches('/'), 0, 0o750, CONTAINER_UID, kind);
+    [entry, Bytes::from_static(&[0; 1024])].concat().into()
 }
 
 fn file(out: &mut Vec<Bytes>, name: &str, mode: u32, content: Bytes) {
@@ -343,7 +351,7 @@ mod tests {
                 ("var/".to_string(), 0o755, 0, 0),
                 ("var/lib/".to_string(), 0o755, 0, 0),
                 ("var/lib/rmq/".to_string(), 0o755, 0, 0),
-                ("var/lib/rmq/store/".to_string(), 0o750, UID, 0),
+                ("var/lib/rmq/store/".to_string(), 0o750, CONTAINER_UID, 0),
                 ("rmqctl".to_string(), 0o755, 0, 16),
             ]
         );

@@ -234,6 +234,14 @@ impl Runtime for Memory {
         "memory"
     }
 
+    fn fetch_image<'a>(
+        &'a self,
+        _image: &'a str,
+        _tell: &'a (dyn Fn(&str) + Sync),
+    ) -> Boxed<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn stored_spec<'a>(&'a self, _cluster: &'a str) -> Boxed<'a, Option<String>> {
         Box::pin(async move { Ok(self.lock().spec.clone()) })
     }

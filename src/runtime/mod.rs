@@ -70,8 +70,14 @@ pub trait Runtime: Send + Sync {
     fn site(&self, cluster: &str) -> Site;
     /// The properties file as the node has it; `None` when there is no such node or file.
     fn file_of<'a>(&'a self, node: &'a Node) -> Boxed<'a, Option<String>>;
-    /// `docker` or `process`.
+    /// `docker`, `podman` or `process`.
     fn kind(&self) -> &'static str;
+    /// Name or address of the machine that nodes run on, where it is not this one.
+    fn machine(&self) -> Option<&str> {
+        None
+    }
+    /// Brings about an image that is not the engine's own, and tells how that goes. One that is there is not asked for again.
+    fn fetch_image<'a>(&'a self, image: &'a str, tell: &'a (dyn Fn(&str) + Sync)) -> Boxed<'a, ()>;
     /// What `Action::StoreSpec` kept; `None` when there is no such cluster.
     fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>>;
     /// Names of all clusters here.
@@ -232,6 +238,14 @@ pub enum RuntimeError {
         /// What to do.
         hint: String,
     },
+    /// An image of another's is not there and cannot be pulled (RMQ-E006).
+    #[error("the image {image} is not on this daemon, and could not be pulled")]
+    NoImage {
+        /// Its reference.
+        image: String,
+        /// What the daemon said.
+        reason: String,
+    },
     /// A thing of that name is another's; nothing was changed.
     #[error("{object} is not of cluster {cluster} ({holder}); it was left alone")]
     NotOurs {
@@ -285,6 +299,9 @@ impl RuntimeError {
             RuntimeError::TooOld { .. } => {
                 Some("upgrade Docker, or run the nodes as processes: --runtime process".into())
             }
+            RuntimeError::NoImage { image, .. } => Some(format!(
+                "docker pull {image}   ·   or, without a registry: docker load -i FILE"
+            )),
             RuntimeError::NotOurs { .. } => {
                 Some("remove or rename it, or use another cluster name: --name NAME".into())
             }
@@ -313,6 +330,8 @@ pub enum Choice {
     Auto,
     /// Docker or nothing.
     Docker,
+    /// Podman or nothing.
+    Podman,
     /// Plain processes on this host.
     Process,
 }
@@ -327,6 +346,7 @@ pub async fn open(
     let processes = || process::Processes::open().map(|p| Box::new(p) as Box<dyn Runtime>);
     match choice {
         Choice::Process => processes(),
+        Choice::Podman => Ok(Box::new(docker::Docker::connect_podman(host).await?)),
         Choice::Docker => Ok(Box::new(docker::Docker::connect(host, context).await?)),
         Choice::Auto => match docker::Docker::connect(host, context).await {
             Ok(docker) => {

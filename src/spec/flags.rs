@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::{
-    Draft, Ephemeral, Mode, Profile, TopicSpec, parse_duration, parse_memory, parse_set, yaml,
+    Draft, Engine, Ephemeral, Mode, Profile, TopicSpec, parse_duration, parse_memory, parse_set,
+    yaml,
 };
 use crate::error::Error;
 
@@ -17,6 +18,9 @@ pub struct SpecFlags {
     /// Cluster file; `-` reads standard input. File and flags together are then the whole cluster
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Engine of brokers and name servers: bundled, or Apache's image as apache or apache:TAG (Docker only)
+    #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
+    pub engine: Option<Engine>,
     /// Master brokers (1 in a new cluster)
     #[arg(long, value_name = "N")]
     pub masters: Option<u32>,
@@ -88,6 +92,7 @@ impl SpecFlags {
     pub fn draft(&self, cwd: &Path) -> Result<Draft, Error> {
         let mut draft = Draft {
             origin: "the command line".to_owned(),
+            engine: self.engine.clone(),
             profile: self.profile,
             namesrvs: self.namesrvs,
             masters: self.masters,

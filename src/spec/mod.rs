@@ -3,6 +3,7 @@
 //! "Typed" and "meant" are two types: a [`Draft`] holds only what was said, in a file or by flags; a [`ClusterSpec`] has
 //! every value. Drafts are laid over a base, later over earlier: defaults (or the running cluster's spec), file, flags.
 
+mod engine;
 mod ephemeral;
 mod flags;
 mod topic;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, nearest};
+pub use engine::Engine;
 pub use ephemeral::Ephemeral;
 pub use flags::SpecFlags;
 pub use topic::{DEFAULT_QUEUES, TopicSpec};
@@ -107,6 +109,8 @@ pub struct NodeSpec {
 #[allow(missing_docs)]
 pub struct ClusterSpec {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Engine::is_bundled")]
+    pub engine: Engine,
     pub profile: Profile,
     pub namesrvs: u32,
     pub masters: u32,
@@ -158,6 +162,7 @@ pub struct Draft {
     /// The file's text, so that an error can show its line.
     pub text: Option<String>,
     pub name: Option<String>,
+    pub engine: Option<Engine>,
     pub profile: Option<Profile>,
     pub namesrvs: Option<u32>,
     pub masters: Option<u32>,
@@ -227,11 +232,22 @@ pub fn suggest(cluster: &str, rest: &str) -> String {
     }
 }
 
+/// An argument as a shell takes it.
+pub fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
 impl ClusterSpec {
     /// A cluster nobody said anything about, but for its name.
     pub fn defaults(name: &str, profile: Profile, conf_dir: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
+            engine: Engine::Bundled,
             profile,
             namesrvs: 1,
             masters: 1,
@@ -275,6 +291,13 @@ impl ClusterSpec {
                     to.insert(key.clone(), value.clone());
                 }
             }
+        }
+        if let Some(engine) = &draft.engine {
+            // A deadline that nobody chose is the engine's.
+            if self.wait_timeout_seconds == self.engine.wait_seconds() {
+                self.wait_timeout_seconds = engine.wait_seconds();
+            }
+            self.engine = engine.clone();
         }
         set(&mut self.profile, &draft.profile);
         set(&mut self.namesrvs, &draft.namesrvs);
@@ -398,6 +421,13 @@ impl ClusterSpec {
                 return Err(bad(format!("topic `{}`: {why}", topic.name)));
             }
         }
+        let java = !self.engine.is_bundled();
+        if let Some(memory) = self.memory.filter(|memory| java && *memory < 256 << 20) {
+            return Err(bad(format!(
+                "a memory limit of {memory} bytes is below the 256 MiB that a JVM with RocketMQ needs"
+            ))
+            .hint("--memory 1g"));
+        }
         if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_finite() || *cpus < 0.01) {
             return Err(bad(format!("{cpus} cpus; it must be 0.01 or more")));
         }
@@ -449,6 +479,9 @@ pub fn resolve(
 
 /// Properties that were accepted though they do nothing here, with a sentence for each.
 pub fn warnings(spec: &ClusterSpec, lint: Lint) -> Vec<String> {
+    if !spec.engine.is_bundled() {
+        return Vec::new();
+    }
     let all = [&spec.properties]
         .into_iter()
         .chain(spec.brokers.values())
@@ -613,7 +646,8 @@ pub fn parse_duration(typed: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{typed}` is not a time such as 60s, 2m or 1h"))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether it is this machine as it calls itself.
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

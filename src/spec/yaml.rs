@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Visitor};
 
 use super::{
-    DEFAULT_QUEUES, Draft, Mode, NodeSpec, Profile, Properties, TopicSpec, padded, parse_duration,
-    parse_memory,
+    DEFAULT_QUEUES, Draft, Engine as Kind, Mode, NodeSpec, Profile, Properties, TopicSpec, padded,
+    parse_duration, parse_memory,
 };
 use crate::error::{Error, Exit, nearest};
 
@@ -96,6 +96,10 @@ struct Expose {
 #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Engine {
+    /// Engine of brokers and name servers: bundled, or Apache's image as apache or apache:TAG
+    kind: Option<String>,
+    /// An image laid out as Apache's, beside `kind: apache`
+    image: Option<String>,
     /// Memory limit: 512m, 1g
     memory: Option<Value>,
     /// CPU limit, in cores: 1.5
@@ -299,10 +303,31 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
         };
         nodes.insert(name, spec);
     }
+    let engine = match (&file.engine.kind, &file.engine.image) {
+        (Some(typed), image) => {
+            let kind = Kind::parse(typed)
+                .map_err(|why| at_key(origin, text, None, "kind", "wrong value of", &why))?;
+            match (kind, image) {
+                (Kind::Apache(_), Some(image)) => Some(Kind::Apache(image.clone())),
+                (Kind::Bundled, Some(_)) => {
+                    let note = "the bundled engine's image is made from this binary; with `kind: apache` it is used";
+                    return Err(at_key(origin, text, None, "image", "needless", note));
+                }
+                (kind, None) => Some(kind),
+            }
+        }
+        (None, Some(_)) => {
+            let note =
+                "an image other than rmqctl's own is one of Apache's kind: add `kind: apache`";
+            return Err(at_key(origin, text, None, "image", "no kind beside", note));
+        }
+        (None, None) => None,
+    };
     Ok(Draft {
         origin: origin.to_owned(),
         text: Some(text.to_owned()),
         name: file.name,
+        engine,
         profile: file.profile,
         namesrvs: file.topology.namesrvs,
         masters: file.topology.masters,
@@ -369,6 +394,12 @@ fn from_str<T: DeserializeOwned>(origin: &str, text: &str) -> Result<T, Error> {
 /// YAML of a value, for `-o yaml`.
 pub fn to_string<T: serde::Serialize>(value: &T) -> String {
     serde_yaml::to_string(value).expect("our outputs have string keys and finite numbers only")
+}
+
+/// YAML as a value, for tests that read back what was written.
+#[cfg(test)]
+pub fn value(text: &str) -> Result<serde_json::Value, String> {
+    serde_yaml::from_str(text).map_err(|reason| reason.to_string())
 }
 
 fn explain(origin: &str, text: &str, reason: &serde_yaml::Error) -> Error {

@@ -1,18 +1,19 @@
-//! Which daemon to talk to, and whether it is one we can talk to.
+//! Whether the daemon is one we can talk to, and the client that does.
 //!
-//! bollard knows neither Docker contexts nor API versions (it sends every request without a version), so both are here.
+//! bollard does not negotiate API versions (it sends every request without a version), so the version is asked for here.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::RuntimeError;
-use super::super::image::hex;
-use sha2::{Digest, Sha256};
+use bollard::API_DEFAULT_VERSION;
 
-const DEFAULT_SOURCE: &str = "default socket";
-const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+use super::super::RuntimeError;
+use super::address::{DEFAULT_SOURCE, Endpoint, Environment};
+use super::ssh::Bridge;
+
 /// Docker 20.10: `stats?one-shot`, and everything else we ask.
 const API_MIN: (u32, u32) = (1, 41);
+/// How long an answer's head may take; calls that wait set their own.
+const ANSWER_SECONDS: u64 = 120;
 
 /// A daemon that answered.
 pub struct Daemon {
@@ -24,125 +25,153 @@ pub struct Daemon {
     pub arch: String,
     /// It runs on this host, so that a port taken here is taken for it.
     pub local: bool,
+    /// Name or address of the machine it runs on, where that is another.
+    pub machine: Option<String>,
+    /// It is Podman, which speaks Docker's API.
+    pub podman: bool,
+    /// What leads to it, where that is ssh.
+    pub bridge: Option<Bridge>,
 }
 
-/// Finds the address, connects, and asks for the version.
+/// Finds the address, connects, and asks for the version. Where nobody answers at the default socket, Podman's are tried.
 pub async fn connect(host: Option<&str>, context: Option<&str>) -> Result<Daemon, RuntimeError> {
-    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let config_dir = env("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| env("HOME").map(|home| Path::new(&home).join(".docker")));
-    let (host, source) = address(
-        host,
-        context
-            .map(str::to_string)
-            .or_else(|| env("DOCKER_CONTEXT")),
-        env("DOCKER_HOST"),
-        config_dir.as_deref(),
-    )?;
+    let environment = Environment::read();
+    let endpoint = environment.docker(host, context)?;
+    let is_default = endpoint.source == DEFAULT_SOURCE;
+    match dial(endpoint).await {
+        Err(error @ RuntimeError::NoDaemon { absent: true, .. }) if is_default => {
+            first_podman(&environment).await.map_err(|_| error)
+        }
+        answer => answer,
+    }
+}
+
+/// Podman at its own sockets, or where `-H` says.
+pub async fn connect_podman(host: Option<&str>) -> Result<Daemon, RuntimeError> {
+    let environment = Environment::read();
+    match host {
+        Some(_) => dial(environment.docker(host, None)?).await,
+        None => first_podman(&environment).await,
+    }
+}
+
+/// The first of Podman's sockets where somebody answers; else why the last did not.
+async fn first_podman(environment: &Environment) -> Result<Daemon, RuntimeError> {
+    let mut fault = None;
+    for endpoint in environment.podman(rustix::process::getuid().as_raw()) {
+        match dial(endpoint).await {
+            Ok(daemon) => return Ok(daemon),
+            Err(RuntimeError::NoDaemon {
+                host,
+                source_of_host,
+                reason,
+                absent,
+                ..
+            }) => {
+                fault = Some(RuntimeError::NoDaemon {
+                    host,
+                    source_of_host,
+                    reason,
+                    hint: "start Podman's service: systemctl --user start podman.socket   ·   or: podman system service --time 0 &"
+                        .into(),
+                    absent,
+                });
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(fault.expect("there is always root's socket to try"))
+}
+
+async fn dial(endpoint: Endpoint) -> Result<Daemon, RuntimeError> {
     let no_daemon = |reason: String, hint: String, absent: bool| RuntimeError::NoDaemon {
-        host: host.clone(),
-        source_of_host: source.clone(),
+        host: endpoint.host.clone(),
+        source_of_host: endpoint.source.clone(),
         reason,
         hint,
         absent,
     };
-    if let Some(reason) = unsupported(&host) {
-        let hint = "use the daemon's unix socket, or forward it: ssh -L /tmp/docker.sock:/var/run/docker.sock HOST, \
-                    then -H unix:///tmp/docker.sock";
-        return Err(no_daemon(reason, hint.into(), false));
+    if let Some((reason, hint)) = endpoint.unsupported() {
+        return Err(no_daemon(reason, hint, false));
     }
+    let local = endpoint.host.starts_with("unix://");
+    let bridge = match endpoint.host.starts_with("ssh://") {
+        true => Some(Bridge::open(&endpoint.host).await.map_err(|reason| {
+            let hint = "-H ssh://USER@HOST, where `ssh USER@HOST docker version` works";
+            no_daemon(reason, hint.into(), false)
+        })?),
+        false => None,
+    };
     let broken = |e: bollard::errors::Error| {
         let (reason, hint, absent) = explain(&e);
-        no_daemon(reason, hint, absent)
+        match bridge.as_ref().map(Bridge::said) {
+            // ssh says why more plainly than the connection that it closed.
+            Some(said) => {
+                let hint = "does it work by hand? ssh HOST docker version";
+                no_daemon(said.unwrap_or(reason), hint.into(), false)
+            }
+            None if local => no_daemon(reason, hint, absent),
+            None => {
+                let hint =
+                    "is it the right address, and are the keys this daemon's? docker -H … version";
+                no_daemon(reason, hint.into(), false)
+            }
+        }
     };
-    let client = bollard::Docker::connect_with_host(&host).map_err(broken)?;
-    let asked = tokio::time::timeout(Duration::from_secs(10), client.version()).await;
+    let client = match (&endpoint.tls, &bridge) {
+        (Some(tls), _) => {
+            if let Some(fault) = tls.fault() {
+                let hint = "DOCKER_CERT_PATH names the directory of ca.pem, cert.pem and key.pem";
+                return Err(no_daemon(fault, hint.into(), false));
+            }
+            bollard::Docker::connect_with_ssl(
+                &endpoint.host,
+                &tls.key,
+                &tls.cert,
+                &tls.ca,
+                ANSWER_SECONDS,
+                API_DEFAULT_VERSION,
+            )
+        }
+        (None, Some(bridge)) => bollard::Docker::connect_with_host(&bridge.url()),
+        (None, None) => bollard::Docker::connect_with_host(&endpoint.host),
+    };
+    let client = client.map_err(broken)?;
+    let asked = tokio::time::timeout(Duration::from_secs(15), client.version()).await;
     let version = asked
         .map_err(|_| {
+            let said = bridge.as_ref().and_then(Bridge::said);
+            let reason = said.unwrap_or_else(|| "it did not answer within 15 s".into());
             let hint = "is the daemon stuck? try: docker version";
-            no_daemon("it did not answer within 10 s".into(), hint.into(), false)
+            no_daemon(reason, hint.into(), false)
         })?
         .map_err(broken)?;
     let api = version.api_version.unwrap_or_default();
     if parse_api(&api).is_none_or(|api| api < API_MIN) {
         return Err(RuntimeError::TooOld {
-            host,
+            host: endpoint.host,
             version: version.version.unwrap_or_default(),
             api,
         });
     }
+    let podman = version
+        .components
+        .iter()
+        .flatten()
+        .any(|component| component.name.contains("Podman"));
+    let machine = endpoint.machine().map(|written| {
+        let configured = bridge.as_ref().and_then(|bridge| bridge.machine.clone());
+        configured.unwrap_or_else(|| written.to_owned())
+    });
     Ok(Daemon {
         client,
         os: version.os.unwrap_or_default(),
         arch: version.arch.unwrap_or_default(),
-        local: host.starts_with("unix://"),
+        local,
+        machine,
+        podman,
+        bridge,
     })
-}
-
-/// The daemon's address and where it is written: `-H`, then `--context` or `DOCKER_CONTEXT`, then `DOCKER_HOST`, then the
-/// config's current context, then the default socket (docker/cli: cli/command/cli.go resolveContextName).
-fn address(
-    flag: Option<&str>,
-    context: Option<String>,
-    docker_host: Option<String>,
-    config_dir: Option<&Path>,
-) -> Result<(String, String), RuntimeError> {
-    if let Some(host) = flag {
-        return Ok((host.into(), "-H".into()));
-    }
-    let context = match (context, docker_host) {
-        (Some(context), _) => Some(context),
-        (None, Some(host)) => return Ok((host, "DOCKER_HOST".into())),
-        (None, None) => config_dir.and_then(current_context),
-    };
-    match (context, config_dir) {
-        (Some(name), Some(dir)) if name != "default" => {
-            let host = context_host(dir, &name).ok_or_else(|| RuntimeError::NoDaemon {
-                host: "?".into(),
-                source_of_host: format!("context {name:?}"),
-                reason: format!("{} knows no such context", dir.display()),
-                hint: "list them: docker context ls".into(),
-                absent: false,
-            })?;
-            Ok((host, format!("context {name:?}")))
-        }
-        _ => Ok((DEFAULT_HOST.into(), DEFAULT_SOURCE.into())),
-    }
-}
-
-fn current_context(config_dir: &Path) -> Option<String> {
-    let text = std::fs::read(config_dir.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let name = config.get("currentContext")?.as_str()?;
-    (!name.is_empty()).then(|| name.to_string())
-}
-
-/// A context's directory is named by the sha256 of its name (docker/cli: cli/context/store/metadatastore.go).
-fn context_host(config_dir: &Path, name: &str) -> Option<String> {
-    let dir = hex(&Sha256::digest(name.as_bytes()));
-    let text = std::fs::read(config_dir.join("contexts/meta").join(dir).join("meta.json")).ok()?;
-    let meta: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    Some(
-        meta.pointer("/Endpoints/docker/Host")?
-            .as_str()?
-            .to_string(),
-    )
-}
-
-/// Why an address is not for us. Docker's TCP port without TLS gives root on that machine to whoever reaches it.
-fn unsupported(host: &str) -> Option<String> {
-    let rest = host
-        .strip_prefix("tcp://")
-        .or_else(|| host.strip_prefix("http://"));
-    if let Some(rest) = rest {
-        let name = rest.split(['/', ':']).next().unwrap_or_default();
-        let loopback = matches!(name, "127.0.0.1" | "localhost");
-        return (!loopback).then(|| {
-            "plain TCP to another machine is refused: it carries no authentication".into()
-        });
-    }
-    (!host.starts_with("unix://")).then(|| "this build speaks to unix:// sockets only".into())
 }
 
 fn parse_api(text: &str) -> Option<(u32, u32)> {
@@ -158,7 +187,9 @@ fn explain(error: &bollard::errors::Error) -> (String, String, bool) {
         return (format!("{path} does not exist"), START.into(), true);
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut deepest = error.to_string();
     while let Some(e) = cause {
+        deepest = e.to_string();
         if let Some(io) = e.downcast_ref::<std::io::Error>() {
             match io.kind() {
                 ErrorKind::NotFound => {
@@ -184,7 +215,7 @@ fn explain(error: &bollard::errors::Error) -> (String, String, bool) {
         }
         cause = e.source();
     }
-    (error.to_string(), START.into(), false)
+    (deepest, START.into(), false)
 }
 
 const START: &str = "start Docker (sudo systemctl start docker)   ·   or run the nodes as processes: --runtime process";
@@ -192,86 +223,6 @@ const START: &str = "start Docker (sudo systemctl start docker)   ·   or run th
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(
-        flag: Option<&str>,
-        context: Option<&str>,
-        env: Option<&str>,
-        dir: Option<&Path>,
-        want: (&str, &str),
-    ) {
-        let got = address(flag, context.map(String::from), env.map(String::from), dir).unwrap();
-        assert_eq!((got.0.as_str(), got.1.as_str()), want);
-    }
-
-    #[test]
-    fn the_flag_beats_the_context_beats_the_environment_beats_the_current_context() {
-        let dir = tempfile::tempdir().unwrap();
-        let meta = dir
-            .path()
-            .join("contexts/meta")
-            .join(hex(&Sha256::digest(b"colima")));
-        std::fs::create_dir_all(&meta).unwrap();
-        std::fs::write(
-            meta.join("meta.json"),
-            r#"{"Name":"colima","Endpoints":{"docker":{"Host":"unix:///c.sock"}}}"#,
-        )
-        .unwrap();
-        std::fs::write(
-            dir.path().join("config.json"),
-            r#"{"currentContext":"colima"}"#,
-        )
-        .unwrap();
-        let dir = Some(dir.path());
-        let env = Some("unix:///e.sock");
-        check(
-            Some("unix:///f.sock"),
-            Some("colima"),
-            env,
-            dir,
-            ("unix:///f.sock", "-H"),
-        );
-        check(
-            None,
-            Some("colima"),
-            env,
-            dir,
-            ("unix:///c.sock", "context \"colima\""),
-        );
-        check(None, None, env, dir, ("unix:///e.sock", "DOCKER_HOST"));
-        check(
-            None,
-            None,
-            None,
-            dir,
-            ("unix:///c.sock", "context \"colima\""),
-        );
-        check(
-            None,
-            Some("default"),
-            None,
-            dir,
-            (DEFAULT_HOST, DEFAULT_SOURCE),
-        );
-        check(None, None, None, None, (DEFAULT_HOST, DEFAULT_SOURCE));
-        let unknown = address(None, Some("nope".into()), None, dir).unwrap_err();
-        assert!(
-            unknown.to_string().contains("knows no such context"),
-            "{unknown}"
-        );
-    }
-
-    #[test]
-    fn unauthenticated_tcp_is_for_loopback_only() {
-        assert_eq!(unsupported("unix:///var/run/docker.sock"), None);
-        assert_eq!(unsupported("tcp://127.0.0.1:2375"), None);
-        assert!(
-            unsupported("tcp://10.0.0.5:2375")
-                .unwrap()
-                .contains("no authentication")
-        );
-        assert!(unsupported("ssh://host").unwrap().contains("unix://"));
-    }
 
     #[tokio::test]
     async fn a_missing_socket_is_an_absent_daemon_with_a_hint() {
@@ -305,5 +256,59 @@ mod tests {
         assert!(parse_api("1.9").unwrap() < API_MIN);
         assert!(parse_api("1.100").unwrap() > API_MIN);
         assert_eq!(parse_api("x"), None);
+    }
+
+    #[tokio::test]
+    async fn tls_keys_that_are_not_there_are_named() {
+        let endpoint = Endpoint {
+            host: "tcp://127.0.0.1:1".into(),
+            source: "-H".into(),
+            tls: Some(super::super::address::Tls {
+                ca: "/none/ca.pem".into(),
+                cert: "/none/cert.pem".into(),
+                key: "/none/key.pem".into(),
+            }),
+        };
+        let Err(error) = dial(endpoint).await else {
+            panic!("connected without keys");
+        };
+        assert!(error.to_string().contains("/none/ca.pem"), "{error}");
+        assert!(error.hint().unwrap().contains("DOCKER_CERT_PATH"));
+    }
+
+    /// Answers every request of one connection after another as a version call.
+    async fn serve(listener: tokio::net::UnixListener, body: &'static str) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn podman_is_known_by_its_components_and_an_old_daemon_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = async |name: &str, body| {
+            let path = dir.path().join(name);
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let serving = tokio::spawn(serve(listener, body));
+            let host = format!("unix://{}", path.display());
+            let answer = connect_podman(Some(&host)).await;
+            serving.abort();
+            answer
+        };
+        let body = r#"{"ApiVersion":"1.41","Version":"4.3.1","Os":"linux","Arch":"amd64","Components":[{"Name":"Podman Engine","Version":"4.3.1"}]}"#;
+        let daemon = answer("p.sock", body).await.ok().unwrap();
+        assert!(daemon.podman && daemon.local && daemon.machine.is_none());
+        let body = r#"{"ApiVersion":"1.40","Version":"19.03.1"}"#;
+        let Err(old) = answer("o.sock", body).await else {
+            panic!("API 1.40 was taken");
+        };
+        assert!(matches!(old, RuntimeError::TooOld { .. }), "{old}");
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::super::{Output, RuntimeError, image};
+use super::super::{Output, RuntimeError};
 use super::Docker;
 use crate::probe::Dial;
 use crate::topology::Desired;
@@ -28,7 +28,7 @@ impl Docker {
         };
         let mut command = command.to_vec();
         if let Some(program) = command.first_mut().filter(|name| *name == OUR_NAME) {
-            *program = image::BINARY.to_owned();
+            *program = crate::topology::CONTAINER_BINARY.to_owned();
         }
         let options = CreateExecOptions {
             attach_stdout: Some(true),
@@ -74,7 +74,11 @@ impl Docker {
         container: &str,
         addresses: &[String],
     ) -> Result<Vec<Dial>, RuntimeError> {
-        let mut command = vec![image::BINARY.to_string(), "engine".into(), "health".into()];
+        let mut command = vec![
+            crate::topology::CONTAINER_BINARY.to_string(),
+            "engine".into(),
+            "health".into(),
+        ];
         for address in addresses {
             command.extend(["--dial".to_string(), address.clone()]);
         }

@@ -4,16 +4,19 @@
 //! without that label, or with another cluster's, are never changed. What stands is read back from the daemon each time; there
 //! is no state file.
 
+mod address;
 mod attach;
 mod connect;
 mod describe;
 mod disturb;
+pub mod images;
 mod inside;
 mod leftover;
 mod lenient;
 mod log;
 mod node;
 mod observe;
+mod ssh;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +48,10 @@ pub struct Docker {
     os: String,
     arch: String,
     local: bool,
+    machine: Option<String>,
+    podman: bool,
+    /// Kept as long as the client that speaks through it.
+    _bridge: Option<ssh::Bridge>,
     engine: OnceCell<Arc<Engine>>,
     /// Whether this process holds what it starts.
     holds: AtomicBool,
@@ -53,21 +60,33 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Connects as the `docker` command would: `-H`, `--context`, `DOCKER_HOST`, the current context, the default socket.
+    /// Connects as the `docker` command would: `-H`, `--context`, `DOCKER_HOST`, the current context, the default socket; where
+    /// nobody answers at that, to Podman.
     pub async fn connect(
         host: Option<&str>,
         context: Option<&str>,
     ) -> Result<Docker, RuntimeError> {
-        let daemon = connect::connect(host, context).await?;
-        Ok(Docker {
+        connect::connect(host, context).await.map(Docker::of)
+    }
+
+    /// Connects to Podman's service, at its usual sockets or where `-H` says.
+    pub async fn connect_podman(host: Option<&str>) -> Result<Docker, RuntimeError> {
+        connect::connect_podman(host).await.map(Docker::of)
+    }
+
+    fn of(daemon: connect::Daemon) -> Docker {
+        Docker {
             api: daemon.client,
             os: daemon.os,
             arch: daemon.arch,
             local: daemon.local,
+            machine: daemon.machine,
+            podman: daemon.podman,
+            _bridge: daemon.bridge,
             engine: OnceCell::new(),
             holds: AtomicBool::new(false),
             attached: Mutex::default(),
-        })
+        }
     }
 
     /// The running binary, read and hashed once.
@@ -475,7 +494,18 @@ impl Runtime for Docker {
     }
 
     fn kind(&self) -> &'static str {
-        "docker"
+        match self.podman {
+            true => "podman",
+            false => "docker",
+        }
+    }
+
+    fn machine(&self) -> Option<&str> {
+        self.machine.as_deref()
+    }
+
+    fn fetch_image<'a>(&'a self, image: &'a str, tell: &'a (dyn Fn(&str) + Sync)) -> Boxed<'a, ()> {
+        Box::pin(self.pull(image, tell))
     }
 
     fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>> {

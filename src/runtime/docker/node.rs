@@ -13,7 +13,8 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use super::super::{RuntimeError, image, label};
 use super::{Docker, cluster_labels, found, holder_words, node_labels};
-use crate::topology::{Desired, Node, Role};
+use crate::properties;
+use crate::topology::{CONTAINER_UID, Desired, Node, Role};
 
 /// How long the daemon may take to remove a container that has ended.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,13 +25,19 @@ impl Docker {
         desired: &Desired,
         node: &Node,
     ) -> Result<(), RuntimeError> {
-        let engine = self.engine().await?;
         let name = &node.container;
         let failed = |e: Error| RuntimeError::failed("create container", name, e);
         let mut labels = cluster_labels(desired);
         labels.extend(node_labels(node));
-        labels.insert(label::ENGINE_SHA256.into(), engine.sha256.clone());
-        let body = container_body(desired, node, engine.tag(), labels);
+        let image = match &node.image {
+            Some(image) => image.clone(),
+            None => {
+                let engine = self.engine().await?;
+                labels.insert(label::ENGINE_SHA256.into(), engine.sha256.clone());
+                engine.tag()
+            }
+        };
+        let body = container_body(desired, node, image, labels);
         let options = query::CreateContainerOptionsBuilder::new()
             .name(name)
             .build();
@@ -74,9 +81,15 @@ impl Docker {
             .await?
             .ok_or_else(|| failed("no such container".into()))?;
         let text = match node.role {
-            Role::Namesrv => format!("{text}{}", self.split_horizon(desired).await?),
+            // Another's name server has no such properties.
+            Role::Namesrv if node.image.is_none() => {
+                format!("{text}{}", self.split_horizon(desired).await?)
+            }
             _ => text.clone(),
         };
+        if let (Some(_), Some(store)) = (&node.image, &node.store_path) {
+            self.give_store(&node.container, store).await?;
+        }
         let tar = image::config_tar(&[(&name.to_string_lossy(), &text)]);
         let options = query::UploadToContainerOptionsBuilder::new()
             .path(&dir.to_string_lossy())
@@ -85,6 +98,19 @@ impl Docker {
             .upload_to_container(&node.container, Some(options), bollard::body_full(tar))
             .await
             .map_err(|e| failed(e.to_string()))
+    }
+
+    /// Makes the engine's user the owner of a store's directory. A fresh volume takes the owner of the directory that it covers in
+    /// the image, and another's image has none there. An upload sets it without a shell or root in the container.
+    async fn give_store(&self, container: &str, store: &Path) -> Result<(), RuntimeError> {
+        let options = query::UploadToContainerOptionsBuilder::new()
+            .path("/")
+            .build();
+        let tar = bollard::body_full(image::owned_dir_tar(store));
+        self.api
+            .upload_to_container(container, Some(options), tar)
+            .await
+            .map_err(|e| RuntimeError::failed("prepare the store of", container, e))
     }
 
     /// What [`Docker::configure`] put into the container.
@@ -126,10 +152,7 @@ impl Docker {
             })?;
         // Some daemons write the gateway with a prefix length.
         let gateway = gateway.split('/').next().unwrap_or_default();
-        Ok(format!(
-            "\n# Written by rmqctl when the node was made: who is inside the network, and who comes through its gateway.\n\
-             internalSubnet={subnet}\ninternalGateway={gateway}\n"
-        ))
+        Ok(properties::split_horizon(&subnet, gateway))
     }
 
     pub(super) async fn start_node(
@@ -287,11 +310,14 @@ fn container_body(
     let published = || node.ports.iter().filter_map(|p| Some((p, p.host?)));
     let bindings: HashMap<String, Option<Vec<api::PortBinding>>> = published()
         .map(|(port, host)| {
-            let binding = api::PortBinding {
-                host_ip: Some(desired.bind.to_string()),
-                host_port: Some(host.to_string()),
-            };
-            (format!("{}/tcp", port.container), Some(vec![binding]))
+            let bindings = desired
+                .published_on()
+                .into_iter()
+                .map(|ip| api::PortBinding {
+                    host_ip: Some(ip.to_string()),
+                    host_port: Some(host.to_string()),
+                });
+            (format!("{}/tcp", port.container), Some(bindings.collect()))
         })
         .collect();
     let ends_itself = desired.ephemeral.is_some().then_some(true);
@@ -301,6 +327,11 @@ fn container_body(
         open_stdin: ends_itself,
         stdin_once: ends_itself,
         attach_stdin: ends_itself,
+        // Our image says so itself; another's may start as root.
+        user: node
+            .image
+            .as_ref()
+            .map(|_| format!("{CONTAINER_UID}:{CONTAINER_UID}")),
         cmd: Some(node.command.clone()),
         hostname: Some(node.name.clone()),
         env: Some(node.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
@@ -349,7 +380,8 @@ fn host_config(
         nano_cpus: node.nano_cpus,
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges:true".into()]),
-        readonly_rootfs: Some(true),
+        // Apache's scripts and logs write into the user's home.
+        readonly_rootfs: Some(node.image.is_none()),
         pids_limit: Some(1024),
         // No `ulimits`: a daemon that has fewer files itself than we would ask for could not start the container at all.
         log_config: Some(api::HostConfigLogConfig {
@@ -421,6 +453,7 @@ mod tests {
                 port("vip", 10909, Some(10909)),
                 port("ha", 10912, None),
             ],
+            image: None,
             volume: Some("ci42-rmqmaster1-store".into()),
             file: Some(("broker-a-master.properties".into(), "brokerId=0\n".into())),
             conf_path: Some("/etc/rmq/broker-a-master.properties".into()),
@@ -444,6 +477,7 @@ mod tests {
             site: crate::topology::Site::Network,
             subnet: None,
             bind: "127.0.0.1".parse().unwrap(),
+            gateway: None,
             advertise: "127.0.0.1".into(),
             conf_dir: "rmq/conf".into(),
             stop_timeout: Duration::from_millis(30_500),

@@ -200,6 +200,11 @@ impl Docker {
             return None;
         }
         let inspect = self.inspect(name).await.ok()??;
+        // Of another's image, process 1 is a shell that waits for the engine.
+        let labels = inspect.config.as_ref()?.labels.as_ref()?;
+        if !labels.contains_key(label::ENGINE_SHA256) {
+            return None;
+        }
         let pid = u32::try_from(inspect.state?.pid?)
             .ok()
             .filter(|pid| *pid > 0)?;

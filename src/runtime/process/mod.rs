@@ -468,6 +468,16 @@ impl Runtime for Processes {
         "process"
     }
 
+    fn fetch_image<'a>(
+        &'a self,
+        image: &'a str,
+        _tell: &'a (dyn Fn(&str) + Sync),
+    ) -> Boxed<'a, ()> {
+        // No plan for processes names one: the topology refuses it.
+        let refused = RuntimeError::failed("run", image, "processes have no images");
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
     fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>> {
         Box::pin(async move { self.spec_of(cluster) })
     }

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# rmqctl's commands on Apache's engine: an image laid out as the official one, made here from the published jars
+# needs: docker peers rmqctl rmqload
+. "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
+cluster=rmqa offset=13500
+namesrv=127.0.0.1:$((9876 + offset)) console=127.0.0.1:$((8181 + offset))
+owns_cluster forget_guest
+forget_guest() { docker image rm -f rmqa-guest:test >/dev/null 2>&1; }
+image=$(tests/peers/image.sh)
+engine=apache:${image#*:}
+# A JVM on a busy machine of two cores takes its time.
+apache_up() { up --engine "$engine" --masters 1 --slaves 1 --memory 768m --timeout 300 "$@"; }
+ids() { docker ps -a --no-trunc --filter "label=io.rmqctl.cluster=$cluster" --format '{{.Names}} {{.ID}}' | sort; }
+java_line() { docker top "$cluster-$1" -o pid,args | grep -E 'java .*(Broker|Namesrv)Startup' | grep -v ' sh '; }
+
+says_how_to_get_an_image_that_is_not_there() {
+    exits 1 "$RMQCTL" --name rmqa2 up --runtime docker --engine apache:0.0.0-none --port-offset $((offset + 50)) --conf-dir "$work/none" >"$work/none.out" 2>&1
+    has "$work/none.out" 'error\[RMQ-E006\]' 'docker pull apache/rocketmq:0.0.0-none' 'nothing was changed'
+    same "what it made" "" "$(docker ps -aq --filter label=io.rmqctl.cluster=rmqa2)$(docker network ls -q --filter label=io.rmqctl.cluster=rmqa2)"
+}
+refuses_processes_and_exports() {
+    exits 3 "$RMQCTL" --name rmqa2 up --runtime process --engine "$engine" >"$work/process.out" 2>&1; has "$work/process.out" RMQ-E107
+    exits 3 "$RMQCTL" --name rmqa2 export compose - --engine "$engine" >"$work/export.out" 2>&1; has "$work/export.out" RMQ-E164
+}
+comes_up() {
+    apache_up >"$work/up.out" 2>&1 || { cat "$work/up.out"; return 1; }
+    has "$work/up.out" "$image" 'rmqslave1 .*in sync' '2/2 brokers from the host, 2/2 from'
+    load produce --namesrv "$namesrv" --topic first --create-topic --count 2000 --seconds 60 --acked-log "$work/first.log"
+    verify first "$work/first.log"
+    curl -fsS "http://$console/" >/dev/null
+}
+runs_the_official_scripts_with_a_heap_for_its_memory() {
+    java_line rmqmaster1 >"$work/java"
+    has "$work/java" '-Xms8g .*-Xms384m -Xmx384m -XX:MaxDirectMemorySize=192m .*BrokerStartup -c /etc/rmq/broker-a-master.properties'
+    java_line rmqnamesrv >"$work/java"; has "$work/java" '-Xmx384m .*NamesrvStartup -c /etc/rmq/namesrv.properties'
+    same "user" 3000 "$(docker inspect -f '{{.Config.User}}' "$cluster-rmqmaster1" | cut -d: -f1)"
+    same "limit" $((768 << 20)) "$(docker inspect -f '{{.HostConfig.Memory}}' "$cluster-rmqmaster1")"
+}
+serves_a_container() {
+    mkdir -p "$work/guest"; cp "$RMQLOAD" "$work/guest/rmqload"
+    printf 'FROM scratch\nCOPY rmqload /rmqload\nENTRYPOINT ["/rmqload"]\n' >"$work/guest/Dockerfile"
+    DOCKER_BUILDKIT=0 docker build -q -t rmqa-guest:test "$work/guest"
+    docker run --rm --network "$cluster-rmqnetwork" rmqa-guest:test consume --namesrv namesrv:9876 --topic first --json >"$work/inside.json"
+    same "messages read in the network" 2000 "$(json 'd["messages"]' <"$work/inside.json")"
+}
+shows_its_status() {
+    within 60 healthy
+    rmq status >"$work/status"
+    has "$work/status" "engine $image" 'rmqmaster1 .*broker-a:0 .*1 slave' 'rmqslave1 .*broker-a:1 .*in sync'
+    # The shell that is process 1 is not the node's memory.
+    [ "$(node rmqmaster1 'n["memoryBytes"] >> 20')" -gt 50 ] || fail "memory: $(node rmqmaster1 'n["memoryBytes"]')"
+}
+changes_nothing_when_nothing_changed() {
+    local before; before=$(ids)
+    apache_up >"$work/again" 2>&1
+    same "containers" "$before" "$(ids)"
+    has "$work/again" 'nothing to do'
+}
+stops_cleanly_and_starts() {
+    rmq stop rmqmaster1 2>&1
+    # The JVM ended by itself: it was not killed, and took the mark of an unclean end away.
+    same "exit code" 0 "$(docker inspect -f '{{.State.ExitCode}}' "$cluster-rmqmaster1")"
+    ! docker cp "$cluster-rmqmaster1:/var/lib/rmq/store/abort" - >/dev/null 2>&1 || fail "the store has its abort file"
+    exits 7 rmq status >/dev/null
+    rmq start rmqmaster1; rmq wait --timeout 300
+    verify first "$work/first.log"
+}
+applies_a_property_and_keeps_the_messages() {
+    apache_up --set fileReservedTime=71@rmqmaster1
+    same "fileReservedTime" 71 "$(python3 tests/peers/probe.py config "127.0.0.1:$((10911 + offset))" fileReservedTime)"
+    verify first "$work/first.log"
+}
+hands_its_store_to_the_bundled_engine() {
+    rmq down
+    up --engine bundled --masters 1 --slaves 1
+    verify first "$work/first.log"
+}
+leaves_nothing_behind() {
+    rmq down --volumes
+    same "left behind" "" "$(ids)$(docker volume ls -q --filter "label=io.rmqctl.cluster=$cluster")$(docker network ls -q --filter "label=io.rmqctl.cluster=$cluster")"
+}
+
+for c in says_how_to_get_an_image_that_is_not_there refuses_processes_and_exports comes_up; do check "$c" "$c"; done
+[ "$last" = 0 ] || exit 1
+for c in runs_the_official_scripts_with_a_heap_for_its_memory serves_a_container shows_its_status changes_nothing_when_nothing_changed \
+    stops_cleanly_and_starts applies_a_property_and_keeps_the_messages hands_its_store_to_the_bundled_engine leaves_nothing_behind; do
+    check "$c" "$c"
+done
+[ "$failed" = 0 ]
