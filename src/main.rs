@@ -4,6 +4,7 @@ mod archive;
 mod client;
 mod commands;
 mod drain;
+mod doctor;
 mod error;
 mod execute;
 mod export;

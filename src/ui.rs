@@ -274,6 +274,19 @@ impl Ui {
         self.note(format!(" {GOOD}✔{GOOD:#} {what:<16} {how}").trim_end());
     }
 
+    /// One line of a report: well (`true`), doubtful (`None`) or wrong.
+    pub fn verdict(&self, good: Option<bool>, what: &str, found: &str) {
+        let (style, sign) = match good {
+            Some(true) => (GOOD, '✔'),
+            None => (ODD, '!'),
+            Some(false) => (BAD, '✘'),
+        };
+        self.out(&format!(
+            "{}\n",
+            format!(" {style}{sign}{style:#} {what:<16} {found}").trim_end()
+        ));
+    }
+
     fn clear_one(&self, what: &str) {
         let mut bars = self
             .bars

@@ -191,6 +191,26 @@ const ROOMS: &[Room] = &[
         crates: &["rocketmq_protocol"],
         never: NO_DAEMON,
     },
+    Room {
+        path: "src/doctor/checks",
+        modules: Some(&[
+            "client",
+            "doctor",
+            "plan",
+            "properties",
+            "ready",
+            "runtime",
+            "topology",
+        ]),
+        crates: &[],
+        never: PURE,
+    },
+    Room {
+        path: "src/doctor",
+        modules: Some(&["client", "error", "plan", "probe", "runtime", "topology"]),
+        crates: &["rocketmq_protocol"],
+        never: NO_DAEMON,
+    },
     // Readiness, the lock and Ctrl-C: small rooms beside the commands that use them.
     Room {
         path: "src/ready",

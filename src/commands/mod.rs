@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod completion;
 mod config;
+mod doctor;
 mod down;
 mod engine;
 mod env;
@@ -143,6 +144,7 @@ enum Command {
     Logs(logs::Logs),
     Config(config::Config),
     Chaos(chaos::Chaos),
+    Doctor(doctor::Doctor),
     Why(why::Why),
     Exec(exec::Exec),
     Cp(exec::Cp),
@@ -206,6 +208,7 @@ impl Command {
             Command::Prune(args) => args.is_json(),
             Command::Wait(args) => args.is_json(),
             Command::Env(args) => args.is_json(),
+            Command::Doctor(args) => args.is_json(),
             Command::Why(args) => args.is_json(),
             Command::Topic(args) => args.is_json(),
             Command::Group(args) => args.is_json(),
@@ -259,6 +262,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Logs(args) => logs::logs(args, &session).await,
         Command::Config(args) => config::config(args, &session).await,
         Command::Chaos(args) => chaos::chaos(args, &session).await,
+        Command::Doctor(args) => doctor::doctor(args, &session).await,
         Command::Why(args) => why::why(args, &session).await,
         Command::Exec(args) => exec::exec(args, &session).await,
         Command::Cp(args) => exec::cp(args, &session).await,

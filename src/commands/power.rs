@@ -181,7 +181,7 @@ pub async fn restart(args: Restart, session: &Session<'_>) -> Result<u8, Error> 
 }
 
 /// Waits until the nodes are ready; where a master does not run, its slaves have nothing to catch up with.
-async fn await_nodes(
+pub(super) async fn await_nodes(
     session: &Session<'_>,
     cluster: &Cluster,
     names: &[&str],
