@@ -3,8 +3,8 @@
 mod archive;
 mod client;
 mod commands;
-mod drain;
 mod doctor;
+mod drain;
 mod error;
 mod execute;
 mod export;
@@ -16,6 +16,7 @@ mod plan;
 mod probe;
 mod properties;
 mod ready;
+mod redact;
 mod runtime;
 mod spec;
 mod topology;

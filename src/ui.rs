@@ -87,6 +87,16 @@ struct Count {
     total: usize,
 }
 
+/// Neither red nor yellow, which mean something.
+const SPEAKERS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+    AnsiColor::BrightMagenta,
+];
+
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const ODD: Style = AnsiColor::Yellow.on_default();
@@ -272,6 +282,12 @@ impl Ui {
             return self.state(what, how);
         }
         self.note(format!(" {GOOD}✔{GOOD:#} {what:<16} {how}").trim_end());
+    }
+
+    /// A line of one of several speakers, whose name stands before it, `wide` columns wide and always in the same colour.
+    pub fn says(&self, speaker: usize, name: &str, wide: usize, text: &str) {
+        let style = SPEAKERS[speaker % SPEAKERS.len()].on_default();
+        self.out(&format!("{style}{name:<wide$} |{style:#} {text}\n"));
     }
 
     /// One line of a report: well (`true`), doubtful (`None`) or wrong.

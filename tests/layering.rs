@@ -174,6 +174,12 @@ const ROOMS: &[Room] = &[
         never: &[],
     },
     Room {
+        path: "src/redact",
+        modules: Some(&[]),
+        crates: &[],
+        never: PURE,
+    },
+    Room {
         path: "src/archive",
         modules: Some(&[]),
         crates: &[],

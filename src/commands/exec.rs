@@ -55,10 +55,16 @@ pub struct Cp {
     max_size: u64,
 }
 
+/// Exit codes of a program that could not be executed, and of one that was not found.
+const CANNOT_RUN: i64 = 126;
+const NOT_FOUND: i64 = 127;
+const NOTHING_ELSE: &str = "the image holds nothing but the engine";
+
 /// `exec`
 pub async fn exec(args: Exec, session: &Session<'_>) -> Result<u8, Error> {
     let cluster = session.cluster().await?;
     let node = one(&cluster, &args.node)?;
+    let in_image = matches!(cluster.runtime.kind(), "docker" | "podman");
     let (send, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let run = cluster
         .runtime
@@ -74,14 +80,17 @@ pub async fn exec(args: Exec, session: &Session<'_>) -> Result<u8, Error> {
     let (code, ()) = tokio::join!(run, print);
     let code = code.map_err(|reason| {
         let error = Error::from(reason);
-        match cluster.runtime.kind() {
-            "docker" | "podman" => error.hint(session.again(&format!(
-                "exec {} -- rmqctl engine health   (the image holds nothing but the engine)",
+        match in_image {
+            true => error.hint(session.again(&format!(
+                "exec {} -- rmqctl engine health   ({NOTHING_ELSE})",
                 node.name
             ))),
-            _ => error,
+            false => error,
         }
     })?;
+    if in_image && matches!(code, CANNOT_RUN | NOT_FOUND) {
+        session.ui.warn(NOTHING_ELSE);
+    }
     // Exit codes are a byte; what is none is a failure all the same.
     Ok(u8::try_from(code).unwrap_or(Exit::Failed as u8))
 }

@@ -7,6 +7,7 @@ mod completion;
 mod config;
 mod doctor;
 mod down;
+mod dump;
 mod engine;
 mod env;
 mod ephemeral;
@@ -146,6 +147,7 @@ enum Command {
     Chaos(chaos::Chaos),
     Doctor(doctor::Doctor),
     Why(why::Why),
+    Dump(dump::Dump),
     Exec(exec::Exec),
     Cp(exec::Cp),
     Topic(topic::Topic),
@@ -234,7 +236,12 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Error::new("RMQ-E001", Exit::Failed, "the working directory is gone")
             .detail(reason.to_string())
     })?;
+    let said = match &cli.command {
+        Command::Up(args) => args.dump_on_failure.as_deref(),
+        _ => None,
+    };
     let mut session = Session {
+        dump_on_failure: dump::on_failure(said),
         global: cli.global,
         ui,
         interrupt,
@@ -263,6 +270,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Config(args) => config::config(args, &session).await,
         Command::Chaos(args) => chaos::chaos(args, &session).await,
         Command::Doctor(args) => doctor::doctor(args, &session).await,
+        Command::Dump(args) => dump::dump(args, &session).await,
         Command::Why(args) => why::why(args, &session).await,
         Command::Exec(args) => exec::exec(args, &session).await,
         Command::Cp(args) => exec::cp(args, &session).await,
@@ -289,6 +297,8 @@ struct Session<'a> {
     ui: &'a Ui,
     interrupt: Interrupt,
     cwd: PathBuf,
+    /// Where nodes that do not come up are dumped.
+    dump_on_failure: Option<PathBuf>,
     /// The name that --file gave, once it was read.
     file_name: OnceLock<String>,
 }
@@ -398,6 +408,7 @@ impl Session<'_> {
             ui: self.ui,
             interrupt: Interrupt::never(),
             cwd: self.cwd.clone(),
+            dump_on_failure: self.dump_on_failure.clone(),
             file_name: self.file_name.clone(),
         }
     }

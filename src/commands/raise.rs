@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::up::{Resolved, WaitFor, check_files};
-use super::{Session, ephemeral, topics};
+use super::{Session, dump, ephemeral, topics};
 use crate::drain;
 use crate::error::{Error, Exit};
 use crate::execute::Outcome;
@@ -141,6 +141,8 @@ impl Raise {
             self.prove(plan, left, since, resolved, session).await
         };
         if let Err(error) = ended.await {
+            // Before anything is taken back.
+            let error = dump::after(error, runtime, desired, session).await;
             let stopped = matches!(error.exit, Exit::Interrupted | Exit::Terminated);
             if stopped || !takes_back {
                 return Err(error);

@@ -1,5 +1,6 @@
 //! `up` and `plan`: bring the cluster to what is asked for, or show what that would take.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::ephemeral::{self, Rm};
@@ -54,6 +55,9 @@ pub struct Up {
     any_port: bool,
     #[command(flatten)]
     rm: Rm,
+    /// When it fails, write what `rmqctl dump` would into a new directory in DIR (rmqctl-dump where CI=true)
+    #[arg(long, value_name = "DIR")]
+    pub dump_on_failure: Option<PathBuf>,
 }
 
 /// How far nodes must have come.

@@ -416,7 +416,10 @@ fn unreached<'a>(
 fn reachable(desired: &Desired, facts: &Facts) -> Check {
     let details = unreached(facts, &["main", "namesrv"], desired).collect();
     let places: BTreeSet<&str> = facts.reach.iter().map(|r| r.from.as_str()).collect();
-    let good = format!("every address is reached from {} places", places.len());
+    let good = match places.len() {
+        0 | 1 => "every address is reached from this host".to_owned(),
+        count => format!("every address is reached from {count} places"),
+    };
     Check::of(
         "reachability",
         Fault,

@@ -23,6 +23,9 @@ const GROUPS_MAX: usize = 200;
 /// The console's overview is some KiB per broker and topic.
 const OVERVIEW_MAX: u64 = 16 << 20;
 
+/// How old the console's answer may be.
+const CONSOLE_FRESH: Duration = Duration::from_secs(1);
+
 /// Request codes used here (`apache/rocketmq: remoting/.../protocol/RequestCode.java`).
 mod code {
     pub const GET_BROKER_CONFIG: i32 = 26;
@@ -383,8 +386,20 @@ async fn ask_console(
 ) -> Option<Result<BTreeMap<String, Option<String>>, String>> {
     let node = running.iter().find(|n| n.role == Role::Console)?;
     let address = outside(desired, node, "console")?;
-    let asked = tokio::time::timeout(ANSWER_TIMEOUT, overview(&address)).await;
-    Some(asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_TIMEOUT:?}"))))
+    let ask = async || {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, overview(&address)).await;
+        asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_TIMEOUT:?}")))
+    };
+    let first = ask().await;
+    let well = first
+        .as_ref()
+        .is_ok_and(|shown| shown.values().all(Option::is_none));
+    if well {
+        return Some(first);
+    }
+    // It may be an answer from before: the console asks the brokers once in this time, and says nothing when it asks anew.
+    tokio::time::sleep(CONSOLE_FRESH).await;
+    Some(ask().await)
 }
 
 #[derive(Deserialize)]

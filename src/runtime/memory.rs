@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
-use super::{Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError};
+use super::{
+    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
+};
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
@@ -262,14 +264,25 @@ impl Runtime for Memory {
     fn follow_log<'a>(
         &'a self,
         container: &'a str,
-        _tail: Option<usize>,
-        _follow: bool,
-        lines: tokio::sync::mpsc::Sender<String>,
+        _range: LogRange,
+        lines: Sender<LogLine>,
     ) -> Boxed<'a, ()> {
         Box::pin(async move {
             // A receiver that is gone wants no more lines.
-            let _ = lines.send(format!("{container} says nothing")).await;
+            let text = format!("{container} says nothing");
+            let _ = lines.send(LogLine { at: None, text }).await;
             Ok(())
+        })
+    }
+
+    fn next_start<'a>(&'a self, _desired: &'a Desired, container: &'a str) -> Boxed<'a, bool> {
+        Box::pin(async move {
+            let state = self.lock().nodes.get(container).map(|n| n.state.clone());
+            match state {
+                None => Ok(false),
+                Some(NodeState::Running) => Ok(true),
+                Some(_) => std::future::pending().await,
+            }
         })
     }
 

@@ -12,6 +12,7 @@ pub mod memory;
 mod pid;
 pub mod ports;
 pub mod process;
+mod time;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -85,15 +86,16 @@ pub trait Runtime: Send + Sync {
     /// Memory in use, in bytes, of the running nodes among `containers`, by container name. Those it cannot ask are left
     /// out. It is the nodes' own memory; page cache of their stores, which the kernel drops when it needs to, is not in it.
     fn memory<'a>(&'a self, containers: &'a [String]) -> Boxed<'a, BTreeMap<String, u64>>;
-    /// Sends the node's log lines from the last `tail` on (all when `None`), and while `follow` those that come, until it
-    /// ends or the receiver is dropped.
+    /// Sends the node's log lines that `range` names, and while it follows those that come, until the node ends or the receiver
+    /// is dropped.
     fn follow_log<'a>(
         &'a self,
         container: &'a str,
-        tail: Option<usize>,
-        follow: bool,
-        lines: tokio::sync::mpsc::Sender<String>,
+        range: LogRange,
+        lines: Sender<LogLine>,
     ) -> Boxed<'a, ()>;
+    /// Resolves when the node runs, now or later; `false` when there is no such node any more.
+    fn next_start<'a>(&'a self, desired: &'a Desired, container: &'a str) -> Boxed<'a, bool>;
     /// Last `tail` log lines of a node, oldest first.
     fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>>;
     /// Resolves when the first node of the cluster ends, also when it ended after `since` and before this call. For a
@@ -145,6 +147,33 @@ pub trait Runtime: Send + Sync {
         container: &'a str,
         addresses: &'a [String],
     ) -> Boxed<'a, Vec<Dial>>;
+}
+
+/// Which lines of a log are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogRange {
+    /// The last so many; all when `None`.
+    pub tail: Option<usize>,
+    /// Later than this, Unix nanoseconds.
+    pub after: Option<u64>,
+    /// And those that come.
+    pub follow: bool,
+}
+
+impl LogRange {
+    /// Whether a line of this time is wanted; one that has no time is.
+    fn wants(&self, at: Option<u64>) -> bool {
+        at.is_none_or(|at| self.after.is_none_or(|after| at > after))
+    }
+}
+
+/// A line of a node's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Unix nanoseconds; `None` where neither the runtime nor the line says.
+    pub at: Option<u64>,
+    #[allow(missing_docs)]
+    pub text: String,
 }
 
 /// What a command in a node printed.

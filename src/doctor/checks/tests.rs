@@ -32,6 +32,7 @@ fn well(desired: &Desired) -> Facts {
             id: "0".into(),
             name: node.name.clone(),
             container: node.container.clone(),
+            broker: None,
             config_hash: node.config_hash.clone(),
             state: NodeState::Running,
             image: Some("rmqctl/engine:x".into()),

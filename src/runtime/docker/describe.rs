@@ -8,9 +8,10 @@ use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
 use super::super::describe::{About, Description, Disk, Event, Health, Mount, Network};
+use super::super::time::unix_seconds;
 use super::super::{RuntimeError, label};
 use super::Docker;
-use super::observe::{node_state, unix_seconds};
+use super::observe::node_state;
 use crate::plan::state_text;
 use crate::topology::Desired;
 

@@ -1,8 +1,12 @@
 //! Kills, pauses and isolation of containers on purpose.
 
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bollard::errors::Error;
 use bollard::models as api;
 use bollard::query_parameters as query;
+use futures_util::StreamExt;
 use rustix::process::Signal;
 
 use super::super::pid::Process;
@@ -79,6 +83,37 @@ impl Docker {
         match handle {
             Some(handle) => handle.ended().await.map_err(|e| failed(e.to_string())),
             None => Ok(()),
+        }
+    }
+
+    /// Watches first and looks then, so that no start is missed in between.
+    pub(super) async fn await_start(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<bool, RuntimeError> {
+        let failed = |e: Error| RuntimeError::failed("watch", container, e);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = now.unwrap_or_default().as_secs().to_string();
+        let filters = HashMap::from([
+            ("container", vec![container]),
+            ("event", vec!["start", "destroy"]),
+        ]);
+        let options = query::EventsOptionsBuilder::new()
+            .since(&since)
+            .filters(&filters)
+            .build();
+        let mut events = std::pin::pin!(self.api.events(Some(options)));
+        loop {
+            match self.own_container(desired, container).await? {
+                None => return Ok(false),
+                Some(state) if state.running == Some(true) => return Ok(true),
+                Some(_) => {}
+            }
+            match events.next().await {
+                Some(event) => event.map(drop).map_err(failed)?,
+                None => return Ok(false),
+            }
         }
     }
 

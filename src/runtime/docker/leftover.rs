@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bollard::query_parameters as query;
 
-use super::observe::unix_seconds;
+use super::super::time::unix_seconds;
 use super::{Docker, cluster_of, found};
 use crate::runtime::{Leftover, LeftoverKind, RuntimeError, label};
 

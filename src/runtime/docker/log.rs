@@ -6,7 +6,8 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
-use super::super::RuntimeError;
+use super::super::time::unix_nanos;
+use super::super::{LogLine, LogRange, RuntimeError};
 use super::Docker;
 
 /// A line longer than this is cut: the engine writes none, and a follower must not grow without bound.
@@ -16,15 +17,18 @@ impl Docker {
     pub(super) async fn send_log(
         &self,
         container: &str,
-        tail: Option<usize>,
-        follow: bool,
-        lines: Sender<String>,
+        range: LogRange,
+        lines: Sender<LogLine>,
     ) -> Result<(), RuntimeError> {
-        let tail = tail.map_or("all".to_string(), |n| n.to_string());
+        let tail = range.tail.map_or("all".to_string(), |n| n.to_string());
+        // The daemon counts in whole seconds; what is earlier in that second is left out below.
+        let since = range.after.unwrap_or(0) / 1_000_000_000;
         let options = query::LogsOptionsBuilder::new()
             .stdout(true)
             .stderr(true)
-            .follow(follow)
+            .follow(range.follow)
+            .since(i32::try_from(since).unwrap_or(i32::MAX))
+            .timestamps(true)
             .tail(&tail)
             .build();
         let mut stream = std::pin::pin!(self.api.logs(container, Some(options)));
@@ -41,14 +45,15 @@ impl Docker {
                 Some(Err(e)) => return Err(RuntimeError::failed("read the log of", container, e)),
                 None => break,
             };
-            for line in into.push(&bytes) {
+            let wanted = into.push(&bytes).into_iter().map(stamped);
+            for line in wanted.filter(|line| range.wants(line.at)) {
                 if lines.send(line).await.is_err() {
                     return Ok(());
                 }
             }
         }
         for rest in [out.rest(), err.rest()].into_iter().flatten() {
-            if lines.send(rest).await.is_err() {
+            if lines.send(stamped(rest)).await.is_err() {
                 break;
             }
         }
@@ -60,17 +65,41 @@ impl Docker {
         container: &str,
         tail: usize,
     ) -> Result<Vec<String>, RuntimeError> {
-        let (send, mut receive) = tokio::sync::mpsc::channel(64);
+        let (send, mut receive) = tokio::sync::mpsc::channel::<LogLine>(64);
+        let range = LogRange {
+            tail: Some(tail),
+            ..LogRange::default()
+        };
         let collect = async {
             let mut lines = Vec::new();
             while let Some(line) = receive.recv().await {
-                lines.push(line);
+                lines.push(line.text);
             }
             lines
         };
-        let (sent, lines) =
-            tokio::join!(self.send_log(container, Some(tail), false, send), collect);
+        let (sent, lines) = tokio::join!(self.send_log(container, range, send), collect);
         sent.map(|()| lines)
+    }
+}
+
+/// A line with the daemon's time before it. The engine's own time, where it says one, is nearer to what happened.
+fn stamped(line: String) -> LogLine {
+    let Some((daemon, text)) = line.split_once(' ') else {
+        return LogLine {
+            at: None,
+            text: line,
+        };
+    };
+    let Some(daemon) = unix_nanos(daemon) else {
+        return LogLine {
+            at: None,
+            text: line,
+        };
+    };
+    let own = text.split_once(' ').and_then(|(own, _)| unix_nanos(own));
+    LogLine {
+        at: own.or(Some(daemon)),
+        text: text.to_owned(),
     }
 }
 
@@ -110,6 +139,17 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemons_time_is_taken_off_the_line() {
+        let line = stamped("1970-01-01T00:00:01.5Z a b".into());
+        assert_eq!((line.at, line.text.as_str()), (Some(1_500_000_000), "a b"));
+        let own = stamped("1970-01-01T00:00:01.5Z 1970-01-01T00:00:01.4Z INFO a".into());
+        assert_eq!(own.at, Some(1_400_000_000));
+        assert_eq!(own.text, "1970-01-01T00:00:01.4Z INFO a");
+        let bare = stamped("no time".into());
+        assert_eq!((bare.at, bare.text.as_str()), (None, "no time"));
+    }
 
     #[test]
     fn lines_are_cut_wherever_the_pieces_end() {

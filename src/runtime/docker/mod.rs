@@ -36,7 +36,8 @@ use self::attach::Attached;
 use super::describe::{About, Description};
 use super::image::{Engine, hex};
 use super::{
-    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, created_by, label,
+    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
+    created_by, label,
 };
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
@@ -397,7 +398,10 @@ impl Docker {
             return Ok(false);
         };
         let state = inspect.state.unwrap_or_default();
-        let started = state.started_at.as_deref().and_then(observe::unix_seconds);
+        let started = state
+            .started_at
+            .as_deref()
+            .and_then(super::time::unix_seconds);
         let runs_since = state.running == Some(true)
             && started.is_some_and(|started| i64::try_from(started).is_ok_and(|s| s >= at));
         Ok(!(runs_since && inspect.restart_count == Some(0)))
@@ -523,11 +527,14 @@ impl Runtime for Docker {
     fn follow_log<'a>(
         &'a self,
         container: &'a str,
-        tail: Option<usize>,
-        follow: bool,
-        lines: tokio::sync::mpsc::Sender<String>,
+        range: LogRange,
+        lines: Sender<LogLine>,
     ) -> Boxed<'a, ()> {
-        Box::pin(self.send_log(container, tail, follow, lines))
+        Box::pin(self.send_log(container, range, lines))
+    }
+
+    fn next_start<'a>(&'a self, desired: &'a Desired, container: &'a str) -> Boxed<'a, bool> {
+        Box::pin(self.await_start(desired, container))
     }
 
     fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>> {

@@ -8,6 +8,7 @@ use bollard::models as api;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
+use super::super::time::unix_seconds;
 use super::super::{RuntimeError, broker_text, held_by_own, label, ports, proc_memory};
 use super::{Docker, cluster_of, holder_words};
 use crate::plan::{Conflict, NodeState, Observed, ObservedNode};
@@ -313,49 +314,10 @@ fn own_memory(memory: api::ContainerMemoryStats) -> Option<u64> {
     })
 }
 
-/// Unix seconds of Docker's `2026-11-22T21:58:03.123456789Z`; `None` for its zero time and for what is no time.
-pub(super) fn unix_seconds(text: &str) -> Option<u64> {
-    let (date, rest) = text.split_once('T')?;
-    let time = rest.split(['.', 'Z', '+']).next()?;
-    let number = |part: Option<&str>| part?.parse::<i64>().ok();
-    let mut date = date.split('-');
-    let (year, month, day) = (
-        number(date.next())?,
-        number(date.next())?,
-        number(date.next())?,
-    );
-    let mut time = time.split(':');
-    let (hour, minute, second) = (
-        number(time.next())?,
-        number(time.next())?,
-        number(time.next())?,
-    );
-    // Days since 1970-01-01 of a proleptic Gregorian date, the year starting in March so that the leap day is its last.
-    let shifted = year - i64::from(month <= 2);
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    u64::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
-
-    #[test]
-    fn dockers_times_become_unix_seconds() {
-        assert_eq!(unix_seconds("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(unix_seconds("2000-02-29T12:00:00.5Z"), Some(951_825_600));
-        assert_eq!(
-            unix_seconds("2026-11-22T21:58:03.123456789Z"),
-            Some(1_795_384_683)
-        );
-        assert_eq!(unix_seconds("0001-01-01T00:00:00Z"), None);
-        assert_eq!(unix_seconds("soon"), None);
-    }
 
     #[test]
     fn a_published_port_overlaps_on_the_same_address_or_on_all() {

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use super::dir::{LastEnd, NodeDir, RunFile};
+use super::watch::Watch;
 use super::{Processes, supervisor};
 use crate::runtime::pid::Process;
 use crate::runtime::{Disturbance, RuntimeError};
@@ -55,6 +56,29 @@ impl Processes {
             (_, Some(child)) => child.signal(Signal::CONT).map_err(failed),
             // What ended meanwhile stands still no longer.
             (_, None) => Ok(()),
+        }
+    }
+}
+
+impl Processes {
+    /// Watches first and looks then, so that no start is missed in between.
+    pub(super) async fn await_start(
+        &self,
+        desired: &Desired,
+        container: &str,
+    ) -> Result<bool, RuntimeError> {
+        let failed = |e: std::io::Error| RuntimeError::failed("watch", container, e);
+        loop {
+            let Some((dir, _)) = self.own_node(desired, container)? else {
+                return Ok(false);
+            };
+            // A supervisor replaces `run.json` at each start.
+            let watch = Watch::replacements(&dir.0).map_err(failed)?;
+            let run = dir.run().map_err(failed)?;
+            if run.is_some_and(|run| run.supervisor.lives()) {
+                return Ok(true);
+            }
+            watch.changed().await.map_err(failed)?;
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use tokio::sync::mpsc::Sender;
 
 use super::super::pid::Handle;
+use super::super::time::unix_nanos;
+use super::super::{LogLine, LogRange};
 use super::watch::Watch;
 
 /// How far back a tail is looked for; the supervisor cuts logs at 10 MiB.
@@ -40,17 +42,29 @@ fn line_text(line: &[u8]) -> String {
     String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned()
 }
 
-/// Sends the last `count` lines (all when `None`), then those that come until the process `until` ends.
+/// A line with the time that the engine writes before it.
+fn timed(text: String) -> LogLine {
+    let at = text.split_once(' ').and_then(|(at, _)| unix_nanos(at));
+    LogLine { at, text }
+}
+
+/// Sends the lines that `range` names, then those that come until the process `until` ends. A line without a time goes with the
+/// one before it.
 pub async fn send(
     path: &Path,
-    count: Option<usize>,
+    range: LogRange,
     until: Option<&Handle>,
-    lines: &Sender<String>,
+    lines: &Sender<LogLine>,
 ) -> io::Result<()> {
     // Watched before the first read, so that nothing written in between is missed.
     let watch = until.map(|process| Watch::writes(path).map(|watch| (watch, process)));
-    let (first, mut at) = tail(path, count.unwrap_or(usize::MAX))?;
-    for line in first {
+    let (first, mut at) = tail(path, range.tail.unwrap_or(usize::MAX))?;
+    let mut wanted = range.after.is_none();
+    for line in first.into_iter().map(timed) {
+        wanted = line.at.map_or(wanted, |_| range.wants(line.at));
+        if !wanted {
+            continue;
+        }
         if lines.send(line).await.is_err() {
             return Ok(());
         }
@@ -64,7 +78,7 @@ pub async fn send(
             ended = process.ended() => ended.map(|()| true)?,
             () = lines.closed() => return Ok(()),
         };
-        for line in new_lines(path, &mut at)? {
+        for line in new_lines(path, &mut at)?.into_iter().map(timed) {
             if lines.send(line).await.is_err() {
                 return Ok(());
             }
@@ -130,16 +144,20 @@ mod tests {
             .unwrap();
         let handle = Process::of(child.id()).unwrap().open().unwrap();
         let (lines, mut got) = tokio::sync::mpsc::channel(8);
-        let follow = send(&path, Some(1), Some(&handle), &lines);
+        let range = LogRange {
+            tail: Some(1),
+            ..LogRange::default()
+        };
+        let follow = send(&path, range, Some(&handle), &lines);
         let drive = async {
-            assert_eq!(got.recv().await.unwrap(), "last");
+            assert_eq!(got.recv().await.unwrap().text, "last");
             let mut file = std::fs::OpenOptions::new()
                 .append(true)
                 .open(&path)
                 .unwrap();
             write!(file, "ne").unwrap();
             writeln!(file, "w").unwrap();
-            assert_eq!(got.recv().await.unwrap(), "new");
+            assert_eq!(got.recv().await.unwrap().text, "new");
             drop(child.stdin.take());
         };
         let (followed, ()) = tokio::join!(follow, drive);

@@ -35,8 +35,8 @@ use super::describe::{About, Description};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, Leftover, NodeEnd, Output, Runtime, RuntimeError, broker_text, created_by,
-    held_by_own, label, ports, role_word,
+    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
+    broker_text, created_by, held_by_own, label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -512,9 +512,8 @@ impl Runtime for Processes {
     fn follow_log<'a>(
         &'a self,
         container: &'a str,
-        tail: Option<usize>,
-        follow: bool,
-        lines: tokio::sync::mpsc::Sender<String>,
+        range: LogRange,
+        lines: Sender<LogLine>,
     ) -> Boxed<'a, ()> {
         Box::pin(async move {
             let failed = |e: std::io::Error| RuntimeError::failed("read the log of", container, e);
@@ -529,11 +528,15 @@ impl Runtime for Processes {
                 .run()
                 .map_err(failed)?
                 .and_then(|run| run.supervisor.open());
-            let until = supervisor.filter(|_| follow);
-            log::send(&dir.log(), tail, until.as_ref(), &lines)
+            let until = supervisor.filter(|_| range.follow);
+            log::send(&dir.log(), range, until.as_ref(), &lines)
                 .await
                 .map_err(failed)
         })
+    }
+
+    fn next_start<'a>(&'a self, desired: &'a Desired, container: &'a str) -> Boxed<'a, bool> {
+        Box::pin(self.await_start(desired, container))
     }
 
     fn log_tail<'a>(&'a self, container: &'a str, tail: usize) -> Boxed<'a, Vec<String>> {

@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# what went wrong and why: chaos, doctor, why, dump, exec, cp, logs; on plain processes and on Docker
+# needs: python rmqctl docker
+. "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
+cluster=rmqd offset=13100
+
+# One cluster a runtime: `place process`, then the cases, then `place docker`.
+conf() { echo "$work/conf-$runtime"; }
+raise() { rmq up --runtime "$runtime" --port-offset "$offset" --conf-dir "$(conf)" --masters 1 --slaves 1 --timeout 90s "$@"; }
+ready() { within 60 healthy; }
+verdict() { # CHECK: its verdict
+    { rmq doctor -o json || [ $? = 7 ]; } | json "[c['verdict'] for c in d['checks'] if c['id']=='$1']"
+}
+doctor_says() { # CHECK PATTERN: it is a fault or a warning, and its details match
+    { rmq doctor -o json || [ $? = 7 ]; } >"$work/doctor.json"
+    json "[c['verdict']+': '+x for c in d['checks'] if c['id']=='$1' for x in c['details']]" <"$work/doctor.json" >"$work/doctor.txt"
+    has "$work/doctor.txt" "$2"
+}
+engine_path() { # NODE FILE: of its configuration, as the runtime names it
+    if [ "$runtime" = docker ]; then echo "/etc/rmq/$2"; else echo "$2"; fi
+}
+
+comes_up() { raise; ready; }
+finds_nothing_in_a_healthy_cluster() {
+    rmq doctor >"$work/doctor"
+    has "$work/doctor" "✔ nodes" "✔ replication" "✔ console" "✔ reachability" "REACHES +PORT +host"
+    [ "$runtime" = process ] || has "$work/doctor" "host +rmqnamesrv +rmqmaster1" "✔ network"
+    rmq why rmqmaster1 >"$work/why"; has "$work/why" "master broker-a:0" "well" "log "
+}
+sees_a_crash_and_the_way_back() {
+    local before after; before=$(pid_of rmqmaster1)
+    rmq chaos kill rmqmaster1
+    ready; after=$(pid_of rmqmaster1)
+    [ "$before" != "$after" ] || fail "pid $before was not killed"
+    rmq why rmqmaster1 >"$work/why"
+    has "$work/why" "last end +137: killed by force" "restarts +1 by itself"
+}
+pauses_and_lets_go_on() {
+    rmq chaos pause rmqslave1
+    exits 7 rmq status >"$work/status"; has "$work/status" "rmqslave1 .*paused"
+    exits 7 rmq why slave1 >"$work/why"; has "$work/why" "it is paused" "chaos unpause rmqslave1"
+    same "verdict of doctor" fault "$(verdict nodes)"
+    rmq chaos unpause rmqslave1; ready
+}
+heals_after_a_time() {
+    local began=$SECONDS
+    rmq chaos kill rmqslave1 --for 2s
+    [ $((SECONDS - began)) -ge 2 ] || fail "it did not wait"
+    ready
+}
+heals_at_ctrl_c() {
+    "$RMQCTL" --name "$cluster" chaos pause rmqslave1 --for 600s >"$work/chaos" 2>&1 & local chaos=$!
+    within 20 grep -q "Ctrl-C heals" "$work/chaos"
+    kill -INT "$chaos"
+    exits 130 wait "$chaos"
+    ready
+}
+cuts_a_node_off() {
+    if [ "$runtime" = process ]; then
+        exits 2 rmq chaos partition rmqmaster1 2>"$work/err"; has "$work/err" "RMQ-E005" "loopback"
+        return
+    fi
+    rmq chaos partition rmqmaster1
+    exits 7 rmq status >"$work/status"
+    doctor_says network "fault: rmqmaster1 is not on"
+    rmq chaos heal rmqmaster1; ready
+    rmq doctor >"$work/doctor"
+}
+finds_and_starts_a_stopped_slave() {
+    rmq stop rmqslave1
+    exits 7 rmq doctor >"$work/doctor"; has "$work/doctor" "✘ nodes" "rmqslave1 does not run" "doctor --fix"
+    exits 7 rmq why slave1 >"$work/why"; has "$work/why" "start rmqslave1"
+    rmq doctor --fix >"$work/doctor"; has "$work/doctor" "✔ nodes" "✔ replication"
+    healthy
+}
+names_who_holds_a_port() {
+    rmq stop rmqslave1
+    python3 -c '
+import socket, sys, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); print("held", flush=True); time.sleep(600)' "$((11911 + offset))" >"$work/held" & local holder=$!
+    within 20 grep -q held "$work/held"
+    local rc=0
+    doctor_says ports "rmqslave1 needs host port $((11911 + offset)), held by .*(python|pid)" || rc=1
+    kill "$holder"; wait "$holder" || true
+    rmq start rmqslave1; ready
+    [ "$rc" = 0 ]
+}
+tells_a_wrong_address() {
+    # An address that clients here cannot use; `up` would not return with it.
+    local file; file=$(conf)/broker-a-slave1.properties
+    cp "$file" "$work/good.properties"
+    sed -i 's/^brokerIP1=.*/brokerIP1=203.0.113.7/' "$file"
+    rmq restart rmqslave1 --timeout 5s || true
+    exits 7 rmq doctor >"$work/doctor"
+    has "$work/doctor" "✘ registration" "203.0.113.7:$((11911 + offset))"
+    cp "$work/good.properties" "$file"
+    rmq restart rmqslave1; ready
+}
+dumps_what_it_says() {
+    rm -rf "$work/dump" "$work/report.tar.gz" "$work/report"
+    rmq dump "$work/dump"
+    local f; for f in versions.json spec.json checks.json routes.json reachability.json plan.txt runtime.json \
+        nodes/rmqmaster1/{inspect.json,log.txt,made-with.properties,running.properties,state.json}; do
+        [ -s "$work/dump/$f" ] || fail "no $f in the dump"
+    done
+    has "$work/dump/nodes/rmqmaster1/running.properties" "^listenPort=$((10911 + offset))"
+    rmq dump "$work/report.tar.gz"
+    mkdir -p "$work/report"; tar xzf "$work/report.tar.gz" -C "$work/report"
+    [ -s "$work/report/report/nodes/rmqslave1/log.txt" ] || fail "no log in the archive"
+    exits 1 rmq dump "$work/dump" 2>"$work/err"; has "$work/err" RMQ-E085
+}
+runs_commands_and_returns_their_code() {
+    rmq exec rmqmaster1 -- rmqctl --version >"$work/exec"; has "$work/exec" "^rmqctl "
+    exits 2 rmq exec rmqmaster1 -- rmqctl no-such-command 2>/dev/null
+    if [ "$runtime" = docker ]; then
+        rmq exec rmqnamesrv -- rmqctl engine health
+        ! rmq exec rmqmaster1 -- sh -c true 2>"$work/err" || fail "there is a shell"; has "$work/err" "holds nothing but the engine"
+    else
+        exits 7 rmq exec rmqmaster1 -- sh -c 'exit 7'
+    fi
+}
+copies_out_and_in() {
+    rm -rf "$work/out"; mkdir -p "$work/out"
+    local conf; conf=$(engine_path rmqmaster1 broker-a-master.properties)
+    rmq cp "rmqmaster1:$conf" "$work/out/"
+    has "$work/out/broker-a-master.properties" "^brokerName=broker-a"
+    echo hello >"$work/hello"
+    rmq cp "$work/hello" "rmqmaster1:$(dirname "$conf")/said"
+    rmq cp "rmqmaster1:$(dirname "$conf")/said" "$work/out/back"
+    same "what came back" hello "$(cat "$work/out/back")"
+    exits 1 rmq cp "rmqmaster1:$conf" "$work/out/small" --max-size 10 2>"$work/err"; has "$work/err" "more than 10 bytes"
+    [ "$runtime" = docker ] || { exits 1 rmq cp rmqmaster1:../../../../etc/passwd "$work/out/" 2>"$work/err"; }
+}
+merges_logs_by_time() {
+    rmq logs --since 1h --no-prefix | cut -c1-27 | grep -E '^[0-9]{4}-' >"$work/times"
+    [ "$(wc -l <"$work/times")" -gt 10 ] || fail "too few lines"
+    sort -c "$work/times"
+    rmq logs --tail 3 rmqmaster1 rmqslave1 >"$work/logs"; has "$work/logs" "^rmqmaster1 \| " "^rmqslave1  \| "
+}
+follows_a_node_over_its_restart() {
+    "$RMQCTL" --name "$cluster" logs -f --tail 1 rmqslave1 >"$work/followed" & local logs=$!
+    within 20 test -s "$work/followed"
+    rmq restart rmqslave1
+    local rc=0
+    within 20 grep -q "broker ready" "$work/followed" || rc=1
+    kill -INT "$logs"; wait "$logs" || true
+    [ "$rc" = 0 ]
+}
+leaves_nothing_behind() { rmq down --volumes; }
+
+owns_cluster
+for runtime in process docker; do
+    wipe_cluster
+    export RMQCTL_RUNTIME=$runtime
+    check "$runtime.comes_up" comes_up
+    [ "$last" = 0 ] || continue
+    for c in finds_nothing_in_a_healthy_cluster sees_a_crash_and_the_way_back pauses_and_lets_go_on heals_after_a_time heals_at_ctrl_c \
+        cuts_a_node_off finds_and_starts_a_stopped_slave names_who_holds_a_port tells_a_wrong_address dumps_what_it_says \
+        runs_commands_and_returns_their_code copies_out_and_in merges_logs_by_time follows_a_node_over_its_restart leaves_nothing_behind; do
+        check "$runtime.$c" "$c"
+    done
+done
+[ "$failed" = 0 ]
