@@ -308,6 +308,7 @@ impl<'a> Session<'a> {
     /// A session that nothing was typed for.
     fn for_tests(ui: &'a Ui) -> Self {
         Session {
+            dump_on_failure: None,
             global: Cli::parse_from(["rmqctl", "ls"]).global,
             ui,
             interrupt: Interrupt::listen().expect("a test may listen for signals"),
