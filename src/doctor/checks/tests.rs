@@ -33,6 +33,8 @@ fn well(desired: &Desired) -> Facts {
             name: node.name.clone(),
             container: node.container.clone(),
             broker: None,
+            cut_off: false,
+            ports: Vec::new(),
             config_hash: node.config_hash.clone(),
             state: NodeState::Running,
             image: Some("rmqctl/engine:x".into()),
