@@ -45,14 +45,18 @@ struct Ran {
 impl Bench {
     fn new(world: World) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        // Less than 1000 apart, so that no two share a port.
+        let _ports_are_closed_at_once = fake_docker::spawning();
+        // Less than 1000 apart, so that no two share a port, nor one and what another moves to.
         let (offset, reserved) = (12_000..12_980)
             .step_by(20)
             .find_map(|offset| {
-                Some((
-                    offset,
-                    TcpListener::bind(("127.0.0.1", 10_912 + offset)).ok()?,
-                ))
+                let reserved = TcpListener::bind(("127.0.0.1", 10_912 + offset)).ok()?;
+                // A cluster of somebody else's may stand in the way with any of them.
+                let ports = [
+                    8_181, 9_876, 10_909, 10_911, 11_909, 11_911, 12_909, 12_911, 13_911,
+                ];
+                let free = |port: &u16| TcpListener::bind(("127.0.0.1", port + offset)).is_ok();
+                ports.iter().all(free).then_some((offset, reserved))
             })
             .expect("some offset is free");
         Bench {
