@@ -25,6 +25,9 @@ const OVERVIEW_MAX: u64 = 16 << 20;
 
 /// How old the console's answer may be.
 const CONSOLE_FRESH: Duration = Duration::from_secs(1);
+/// How often a console that reports a fault is asked again: its first answer may be from before, and its second tell of a
+/// connection that a restarted broker closed.
+const CONSOLE_AGAIN: usize = 2;
 
 /// Request codes used here (`apache/rocketmq: remoting/.../protocol/RequestCode.java`).
 mod code {
@@ -390,16 +393,20 @@ async fn ask_console(
         let asked = tokio::time::timeout(ANSWER_TIMEOUT, overview(&address)).await;
         asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_TIMEOUT:?}")))
     };
-    let first = ask().await;
-    let well = first
-        .as_ref()
-        .is_ok_and(|shown| shown.values().all(Option::is_none));
-    if well {
-        return Some(first);
+    let mut last = ask().await;
+    for _ in 0..CONSOLE_AGAIN {
+        let reached = |node: &&Node| {
+            let shown = last.as_ref().ok().and_then(|s| s.get(&node.broker_text()));
+            shown.is_some_and(Option::is_none)
+        };
+        if running.iter().filter(|n| n.broker.is_some()).all(reached) {
+            break;
+        }
+        // It tells nobody when it has asked the brokers anew.
+        tokio::time::sleep(CONSOLE_FRESH).await;
+        last = ask().await;
     }
-    // It may be an answer from before: the console asks the brokers once in this time, and says nothing when it asks anew.
-    tokio::time::sleep(CONSOLE_FRESH).await;
-    Some(ask().await)
+    Some(last)
 }
 
 #[derive(Deserialize)]
