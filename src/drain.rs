@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::try_join_all;
 use rocketmq_protocol::topic::{self, group};
 
-use crate::client::{Inspector, join};
+use crate::client::admin::{Admin, Fault};
+use crate::client::join;
 use crate::error::{Error, Exit};
 use crate::interrupt::Interrupt;
 use crate::plan::{Departure, Leaving};
@@ -16,8 +17,6 @@ use crate::topology::{Desired, Node, Role};
 
 /// Between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// How long one answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is popped is settled at most so long after its time has come (the engine needs two seconds, Java one).
 const POP_SETTLED: Duration = Duration::from_secs(5);
 /// Lines about what is left that a person reads; the rest is counted.
@@ -134,12 +133,10 @@ pub async fn reopen(desired: &Desired, brokers: &[String]) -> Result<(), Error> 
 /// all answer is the readiness check's matter.
 pub async fn closed(desired: &Desired, brokers: &[String]) -> Vec<String> {
     let mut closed = BTreeSet::new();
+    let mut admin = Admin::new(desired.namesrv_addrs());
     for address in desired.namesrv_addrs() {
-        let Ok(mut namesrv) = Inspector::connect(&address, ANSWER_TIMEOUT).await else {
-            continue;
-        };
         for broker in brokers {
-            if let Ok(Some(false)) = namesrv.is_writable(broker).await {
+            if let Ok(Some(false)) = admin.is_writable(&address, broker).await {
                 closed.insert(broker.clone());
             }
         }
@@ -169,14 +166,15 @@ pub async fn stock(groups: &[Leaving], desired: &Desired) -> Vec<String> {
 
 async fn set_writable(desired: &Desired, brokers: &[String], writable: bool) -> Result<(), String> {
     try_join_all(desired.namesrv_addrs().iter().map(|address| async move {
-        let mut namesrv = Inspector::connect(address, ANSWER_TIMEOUT).await?;
+        let mut admin = Admin::new(Vec::new());
         for broker in brokers {
-            namesrv.set_writable(broker, writable).await?;
+            admin.set_writable(address, broker, writable).await?;
         }
         Ok(())
     }))
     .await
     .map(drop)
+    .map_err(words)
 }
 
 async fn empty(drain: &Drain<'_>, brokers: &[String]) -> Result<(), Error> {
@@ -345,14 +343,14 @@ impl Stock {
 }
 
 async fn look(leaving: &Leaving, desired: &Desired) -> Result<Stock, String> {
-    let host = &desired.advertise;
-    let mut master = inspector(&leaving.master, host).await?;
-    let topics = master.topics().await?;
+    let mut admin = Admin::new(desired.namesrv_addrs());
+    let master = address(&leaving.master, desired)?;
+    let topics = admin.topic_configs(&master).await.map_err(words)?;
     let mut queues = Vec::new();
     let mut stock = Stock::default();
     for name in topics.topic_config_table.keys() {
-        let stats = master.topic_stats(name).await?;
-        for (queue, ends) in &stats.offset_table {
+        let stats = admin.topic_stats(&master, name).await.map_err(words)?;
+        for (queue, ends) in &stats {
             if is_counted(name, leaving) {
                 stock.arrived += ends.max_offset;
                 stock.arrived_at_ms = stock.arrived_at_ms.max(ends.last_update_timestamp);
@@ -368,18 +366,21 @@ async fn look(leaving: &Leaving, desired: &Desired) -> Result<Stock, String> {
             });
         }
     }
-    let read = master.consumer_offsets().await?.offset_table;
+    let read = admin.consumer_offsets(&master).await.map_err(words)?;
+    let read = read.offset_table;
     let mut readers: BTreeSet<String> = read.keys().cloned().collect();
     for node in desired.nodes.iter().filter(|n| n.role == Role::Master) {
         // A group may have read a topic elsewhere and nothing of it here.
-        let offsets = inspector(node, host).await?.consumer_offsets().await?;
+        let there = address(node, desired)?;
+        let offsets = admin.consumer_offsets(&there).await.map_err(words)?;
         readers.extend(offsets.offset_table.into_keys());
     }
-    let info = master.runtime_info().await?;
+    let info = admin.runtime_info(&master).await.map_err(words)?;
     stock.left = left(&queues, &read, &readers, &info, leaving);
-    stock.producers = master
-        .producers()
-        .await?
+    stock.producers = admin
+        .producers(&master)
+        .await
+        .map_err(words)?
         .data
         .into_iter()
         .filter(|(group, clients)| group != INNER_PRODUCER && !clients.is_empty())
@@ -389,7 +390,8 @@ async fn look(leaving: &Leaving, desired: &Desired) -> Result<Stock, String> {
         info.get("commitLogMaxOffset").and_then(|text| number(text))
     };
     for slave in &leaving.slaves {
-        let copied = end(&inspector(slave, host).await?.runtime_info().await?);
+        let there = address(slave, desired)?;
+        let copied = end(&admin.runtime_info(&there).await.map_err(words)?);
         if copied < end(&info) {
             let behind = end(&info).unwrap_or(0) - copied.unwrap_or(0);
             stock
@@ -403,14 +405,15 @@ async fn look(leaving: &Leaving, desired: &Desired) -> Result<Stock, String> {
 /// The producer that every Java consumer has for handing messages back.
 const INNER_PRODUCER: &str = "CLIENT_INNER_PRODUCER";
 
-async fn inspector(node: &Node, host: &str) -> Result<Inspector, String> {
-    let port = node
-        .port("main")
-        .and_then(|port| port.host)
-        .ok_or_else(|| format!("{} publishes no port", node.name))?;
-    Inspector::connect(&join(host, port), ANSWER_TIMEOUT)
-        .await
-        .map_err(|why| format!("{}: {why}", node.name))
+/// Where this host reaches a broker.
+fn address(node: &Node, desired: &Desired) -> Result<String, String> {
+    let port = node.port("main").and_then(|port| port.host);
+    let port = port.ok_or_else(|| format!("{} publishes no port", node.name))?;
+    Ok(join(&desired.advertise, port))
+}
+
+fn words(fault: Fault) -> String {
+    fault.to_string()
 }
 
 fn number(text: &str) -> Option<i64> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rocketmq_protocol::body::{
-    BrokerData, ClusterInfo, ConsumeStats, ConsumerConnection, GroupList, MessageQueue,
-    ResetOffsetBody, SubscriptionGroupWrapper, TopicConfig, TopicConfigAndMappingSerializeWrapper,
-    TopicList, TopicOffset, TopicRouteData, TopicStatsTable,
+    BrokerData, ClusterInfo, ConsumeStats, ConsumerConnection, ConsumerOffsetSerializeWrapper,
+    GroupList, KVTable, MessageQueue, ProducerTableInfo, ResetOffsetBody, SubscriptionGroupWrapper,
+    TopicConfig, TopicConfigAndMappingSerializeWrapper, TopicList, TopicOffset, TopicRouteData,
+    TopicStatsTable,
 };
 use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::{Command, ExtFields, json, topic};
@@ -199,6 +200,65 @@ impl Admin {
             )
             .await?;
         Ok(list.topic_list)
+    }
+
+    /// A broker's figures (28).
+    pub async fn runtime_info(&mut self, broker: &str) -> Result<BTreeMap<String, String>, Fault> {
+        let code = request::GET_BROKER_RUNTIME_INFO;
+        let info: KVTable = self.read(broker, code, ExtFields::new()).await?;
+        Ok(info.table)
+    }
+
+    /// How far each group has read each topic on one broker (43).
+    pub async fn consumer_offsets(
+        &mut self,
+        broker: &str,
+    ) -> Result<ConsumerOffsetSerializeWrapper, Fault> {
+        let code = request::GET_ALL_CONSUMER_OFFSET;
+        self.read(broker, code, ExtFields::new()).await
+    }
+
+    /// Producers that are connected to one broker, by group (328).
+    pub async fn producers(&mut self, broker: &str) -> Result<ProducerTableInfo, Fault> {
+        let code = request::GET_ALL_PRODUCER_INFO;
+        self.read(broker, code, ExtFields::new()).await
+    }
+
+    /// Has one name server tell clients that a broker's topics take sends (327), or that they do not (205).
+    pub async fn set_writable(
+        &mut self,
+        namesrv: &str,
+        broker: &str,
+        writable: bool,
+    ) -> Result<(), Fault> {
+        let code = if writable {
+            request::ADD_WRITE_PERM_OF_BROKER
+        } else {
+            request::WIPE_WRITE_PERM_OF_BROKER
+        };
+        let ext = ExtFields::new().with("brokerName", broker);
+        self.call(namesrv, Command::request(code, ext))
+            .await
+            .map(drop)
+    }
+
+    /// Whether one name server tells clients that a broker takes sends; `None` when it does not know the broker. Asked of the
+    /// topic that every broker has under its own name.
+    pub async fn is_writable(
+        &mut self,
+        namesrv: &str,
+        broker: &str,
+    ) -> Result<Option<bool>, Fault> {
+        let ext = ExtFields::new().with("topic", broker);
+        let route: Result<TopicRouteData, Fault> = self
+            .read(namesrv, request::GET_ROUTEINFO_BY_TOPIC, ext)
+            .await;
+        let route = absent(route, &[response::TOPIC_NOT_EXIST])?;
+        let own = route.and_then(|route| {
+            let mut queues = route.queue_datas.into_iter();
+            queues.find(|queue| *queue.broker_name == *broker)
+        });
+        Ok(own.map(|queue| topic::perm::writable(queue.perm)))
     }
 
     /// Which brokers have a topic, with how many queues (105); `None` when none has.

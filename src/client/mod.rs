@@ -6,10 +6,8 @@
 pub mod admin;
 pub mod message;
 
-mod inspect;
 mod roundtrip;
 
-pub use inspect::Inspector;
 pub use roundtrip::roundtrip;
 
 use bytes::BytesMut;

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use rocketmq_protocol::body::TopicConfig;
+use rocketmq_protocol::topic::perm;
+
 use super::Session;
 use super::up::Resolved;
-use crate::client::{Inspector, join};
+use crate::client::admin::Admin;
+use crate::client::join;
 use crate::error::{Error, Exit};
 use crate::ready::{self, Wait};
 use crate::spec::TopicSpec;
 use crate::topology::{Desired, Node, Role};
-
-/// How long a broker may take to make a topic.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes what the spec names and a master lacks, and waits until every name server has a route for it. A topic with more queues
 /// than asked for keeps them: what is in them would be out of reach.
@@ -21,9 +22,10 @@ pub async fn make(resolved: &Resolved, left: Duration, session: &Session<'_>) ->
         return Ok(());
     }
     let mut made: Vec<String> = Vec::new();
+    let mut admin = Admin::new(desired.namesrv_addrs());
     let masters = desired.nodes.iter().filter(|n| n.role == Role::Master);
     for master in masters {
-        let topics = on_broker(master, desired, &spec.topics)
+        let topics = on_broker(master, desired, &spec.topics, &mut admin)
             .await
             .map_err(|why| {
                 Error::new(
@@ -63,25 +65,26 @@ async fn on_broker(
     master: &Node,
     desired: &Desired,
     topics: &[TopicSpec],
+    admin: &mut Admin,
 ) -> Result<Vec<String>, String> {
     let broker = master.broker.as_ref().map_or("", |b| b.name.as_str());
     let port = master.port("main").and_then(|port| port.host);
     let port = port.ok_or_else(|| format!("{} publishes no port", master.name))?;
     let address = join(&desired.advertise, port);
-    let mut there = Inspector::connect(&address, ANSWER_TIMEOUT).await?;
-    let known = there.topics().await?.topic_config_table;
+    let known = admin.topic_configs(&address).await;
+    let known = known.map_err(|fault| fault.to_string())?.topic_config_table;
     let mut made = Vec::new();
     let wanted = topics
         .iter()
         .filter(|topic| topic.brokers.is_empty() || topic.brokers.iter().any(|b| b == broker));
     for topic in wanted {
         let has = known.get(topic.name.as_str());
-        let enough = has.is_some_and(|has| {
-            has.read_queue_nums.min(has.write_queue_nums)
-                >= i32::try_from(topic.queues).unwrap_or(i32::MAX)
-        });
+        let queues = i32::try_from(topic.queues).unwrap_or(i32::MAX);
+        let enough = has.is_some_and(|has| has.read_queue_nums.min(has.write_queue_nums) >= queues);
         if !enough {
-            there.put_topic(&topic.name, topic.queues).await?;
+            let config = TopicConfig::new(&*topic.name, queues, perm::READ | perm::WRITE);
+            let put = admin.put_topic(&address, &config).await;
+            put.map_err(|fault| fault.to_string())?;
             made.push(format!("{}, {} queues", topic.name, topic.queues));
         }
     }
