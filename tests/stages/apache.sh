@@ -25,7 +25,8 @@ refuses_processes_and_exports() {
 comes_up() {
     apache_up >"$work/up.out" 2>&1 || { cat "$work/up.out"; return 1; }
     has "$work/up.out" "$image" 'rmqslave1 .*in sync' '2/2 brokers from the host, 2/2 from'
-    load produce --namesrv "$namesrv" --topic first --create-topic --count 2000 --seconds 60 --acked-log "$work/first.log"
+    # A JVM that has just started may say that it is busy.
+    lenient=1 produce first 2000 "$work/first.log"
     verify first "$work/first.log"
     curl -fsS "http://$console/" >/dev/null
 }
@@ -41,7 +42,9 @@ serves_a_container() {
     printf 'FROM scratch\nCOPY rmqload /rmqload\nENTRYPOINT ["/rmqload"]\n' >"$work/guest/Dockerfile"
     DOCKER_BUILDKIT=0 docker build -q -t rmqa-guest:test "$work/guest"
     docker run --rm --network "$cluster-rmqnetwork" rmqa-guest:test consume --namesrv namesrv:9876 --topic first --json >"$work/inside.json"
-    same "messages read in the network" 2000 "$(json 'd["messages"]' <"$work/inside.json")"
+    local acked read
+    acked=$(json 'd["acked_total"]' <"$work/first.log.json") read=$(json 'd["messages"]' <"$work/inside.json")
+    [ "$acked" -gt 1000 ] && [ "$read" -ge "$acked" ] || fail "$acked acknowledged, $read read in the network"
 }
 shows_its_status() {
     within 60 healthy
