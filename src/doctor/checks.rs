@@ -9,7 +9,7 @@ use crate::client::join;
 use crate::plan::{NodeState, ObservedNode, state_text};
 use crate::properties;
 use crate::ready;
-use crate::runtime::describe::exit_words;
+use crate::runtime::describe::{Health, exit_words};
 use crate::topology::{Desired, Node, Role, Site};
 
 /// Seconds that two clocks may differ: delayed messages and their times come this much off.
@@ -179,7 +179,10 @@ fn nodes(desired: &Desired, facts: &Facts) -> Check {
             }
             Some(_) => {
                 let health = described.and_then(|d| d.health.as_ref());
-                if let Some(health) = health.filter(|h| h.status == "unhealthy") {
+                // Docker says unhealthy of what was paused, too, until its next check: then no check has failed.
+                let failing =
+                    |health: &&Health| health.status == "unhealthy" && health.failing_streak > 0;
+                if let Some(health) = health.filter(failing) {
                     let last = health.failures.last().map_or("", String::as_str);
                     details.push(format!("{} is unhealthy: {last}", node.name));
                 }

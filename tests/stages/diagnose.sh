@@ -19,7 +19,7 @@ doctor_says() { # CHECK PATTERN: it is a fault or a warning, and its details mat
 # What doctor shows, in $work/doctor, and no check at fault. How full this machine's disk is, is not the cluster's matter.
 well() { # ARGUMENT…
     rmq doctor "$@" >"$work/doctor" || [ $? = 7 ]
-    ! grep -E '^ +✘' "$work/doctor" | grep -v '✘ disk' || fail "doctor finds a fault"
+    ! grep -E "^ +✘" "$work/doctor" | grep -v "✘ disk" || { cat "$work/doctor"; fail "doctor finds a fault"; }
 }
 engine_path() { # NODE FILE: of its configuration, as the runtime names it
     if [ "$runtime" = docker ]; then echo "/etc/rmq/$2"; else echo "$2"; fi
