@@ -251,6 +251,8 @@ public final class MqadminDriver {
         consumer.setInstanceName("mqa");
         consumer.setClientIP("127.0.0.1");
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        // What the last messages' listener has not returned from is not in the offsets that `shutdown` persists.
+        consumer.setAwaitTerminationMillisWhenShutdown(10_000);
         consumer.subscribe(topic, "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             messages.forEach(message -> left.countDown());
