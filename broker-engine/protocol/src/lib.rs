@@ -13,6 +13,7 @@ pub mod hash;
 pub mod hot;
 pub mod json;
 pub mod message_id;
+pub mod partition;
 pub mod pop;
 pub mod properties;
 pub mod record;

@@ -37,6 +37,7 @@ pub use start::{RunningBroker, StartError, StopError, start};
 
 use crate::config::{BrokerConfig, BrokerRole, FlushDiskType, Live};
 use crate::log::{AppendError, Log, Requirement};
+use crate::net::Partitions;
 use bytes::Bytes;
 use rocketmq_protocol::command::VERSION;
 use rocketmq_protocol::{Command, ExtFields, Language, Serialize};
@@ -68,6 +69,8 @@ pub struct Broker {
     pub registration: registration::Registration,
     pub replicas: replicas::Replicas,
     pub desk: admin::Desk,
+    /// Peers that it is cut off from on purpose.
+    pub partitions: Partitions,
     /// Runs what must not hold up a connection.
     pub runtime: tokio::runtime::Handle,
     /// Address and port stamped into records and message ids; clients ask there for a message by its id.

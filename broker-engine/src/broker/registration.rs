@@ -11,7 +11,7 @@
 
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::net::{CallError, Client, INTERNAL_ADDR};
+use crate::net::{CallError, Client, INTERNAL_ADDR, Partitions};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocketmq_protocol::body::{
@@ -62,13 +62,13 @@ pub struct Registration {
 type BodyOf = (u64, u32);
 
 impl Registration {
-    /// For the name servers of the config, none of which knows of this broker yet.
-    pub fn new(config: &BrokerConfig) -> Registration {
+    /// For the name servers of the config, none of which knows of this broker yet; those that `partitions` cut off are not reached.
+    pub fn new(config: &BrokerConfig, partitions: Partitions) -> Registration {
         let namesrvs = config.namesrvs();
         let configured =
             Some(config.ha_master_address.as_str()).filter(|address| !address.is_empty());
         Registration {
-            client: Client::new(),
+            client: Client::within(partitions),
             covered: watch::Sender::new(vec![0; namesrvs.len()]),
             namesrvs,
             registered: watch::Sender::new(false),
@@ -170,6 +170,7 @@ async fn register_forever(broker: &Arc<Broker>, index: usize, reached: &AtomicBo
     let address = &registration.namesrvs[index];
     let mut changes = broker.topics.changes();
     let mut asked = registration.asked.subscribe();
+    let mut partitions = broker.partitions.changes();
     let mut retry = RETRY_MIN;
     let mut told_of_failure = false;
     loop {
@@ -178,7 +179,9 @@ async fn register_forever(broker: &Arc<Broker>, index: usize, reached: &AtomicBo
         // Before the call, which a stop may cut off after it was sent.
         reached.store(true, Ordering::Relaxed);
         let outcome = register(broker, address, covered).await;
-        if let Err(RegisterError::Call(CallError::Connect { .. })) = &outcome {
+        if let Err(RegisterError::Call(CallError::Connect { .. } | CallError::CutOff { .. })) =
+            &outcome
+        {
             reached.store(false, Ordering::Relaxed);
         }
         registration.covered.send_modify(|all| all[index] = covered);
@@ -233,6 +236,8 @@ async fn register_forever(broker: &Arc<Broker>, index: usize, reached: &AtomicBo
             _ = asked.changed() => {}
             () = tokio::time::sleep_until(until) => {}
             () = forgotten => {}
+            // It may be this name server that is reached again.
+            () = partitions.next() => retry = RETRY_MIN,
         }
     }
 }

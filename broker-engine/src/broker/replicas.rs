@@ -100,7 +100,7 @@ pub(super) fn serve_slaves(
 ) -> impl Future<Output = ()> + Send + use<> {
     let config = broker.config.get();
     let known = Arc::new(KnownSlaves::new(
-        Client::new(),
+        Client::within(broker.partitions.clone()),
         config.namesrvs(),
         config.broker_cluster_name.clone(),
         config.broker_name.clone(),
@@ -130,10 +130,11 @@ pub(super) fn follow(broker: &Arc<Broker>, work: &mut JoinSet<()>, stop: &watch:
         broker.registration.master_ha_addr(),
         slave_options(&config),
         following.clone(),
+        broker.partitions.clone(),
         stop.clone(),
     ));
     work.spawn(metadata::sync(
-        Client::new(),
+        Client::within(broker.partitions.clone()),
         broker.registration.master_addr(),
         broker.clone(),
         broker.replicas.unknown_topic.clone(),

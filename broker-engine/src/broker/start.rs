@@ -13,7 +13,7 @@ use super::{
 use crate::clock;
 use crate::config::{BrokerConfig, FlushDiskType, Live};
 use crate::log::{Log, LogOptions};
-use crate::net::{self, Limits};
+use crate::net::{self, Limits, Partitions};
 use rocketmq_store::table::TableError;
 use rocketmq_store::{StoreError, Writer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -260,6 +260,7 @@ impl Broker {
             .delay_levels()
             .expect("checked when the file was read");
         let now_ms = clock::now_ms();
+        let partitions = Partitions::default();
         Ok(Arc::new(Broker {
             log,
             store,
@@ -275,7 +276,8 @@ impl Broker {
             filters: filter::Filters::default(),
             pops: pop::Pops::open(dir, &config)?,
             assignments: assignment::Assignments::open(dir)?,
-            registration: Registration::new(&config),
+            registration: Registration::new(&config, partitions.clone()),
+            partitions,
             replicas: Replicas::default(),
             desk: admin::Desk::default(),
             runtime: tokio::runtime::Handle::current(),

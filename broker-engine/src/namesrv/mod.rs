@@ -14,7 +14,7 @@ pub use kv::{KvConfig, KvError};
 pub use routes::{MinIdChange, Registered, Registration, Routes, View};
 
 use crate::config::{Live, NamesrvConfig};
-use crate::net::{self, Client, Connection, Limits, Service};
+use crate::net::{self, Client, Connection, Limits, Partitions, Service};
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use rocketmq_protocol::code::request;
@@ -31,6 +31,8 @@ struct Namesrv {
     kv: Mutex<KvConfig>,
     /// For telling brokers of a new lowest id.
     client: Client,
+    /// Brokers that it is cut off from on purpose.
+    partitions: Partitions,
 }
 
 /// Serves a listener until `stop` holds true.
@@ -44,11 +46,13 @@ pub async fn serve(
         ..Limits::default()
     };
     let scan_every = config.scan_not_active_broker_interval;
+    let partitions = Partitions::default();
     let namesrv = Arc::new(Namesrv {
         kv: Mutex::new(KvConfig::open(config.kv_file())?),
         config: Live::new(config),
         routes: RwLock::default(),
-        client: Client::new(),
+        client: Client::within(partitions.clone()),
+        partitions,
     });
     let scanner = namesrv.clone();
     let scan = async {

@@ -8,7 +8,7 @@ use rocketmq_protocol::body::{
     DataVersion, GetBrokerMemberGroupResponseBody, KVTable, RegisterBrokerBody, TopicRouteData,
 };
 use rocketmq_protocol::code::{request, response};
-use rocketmq_protocol::{Command, HeaderError, json};
+use rocketmq_protocol::{Command, HeaderError, json, partition};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,11 @@ impl Namesrv {
             request::UNREGISTER_BROKER => self.unregister(request),
             request::BROKER_HEARTBEAT => self.heartbeat(request),
             request::QUERY_DATA_VERSION => self.query_data_version(request),
-            request::GET_BROKER_CLUSTER_INFO => Ok(with_body(
+            request::GET_BROKER_CLUSTER_INFO => Ok(self.partitions.tell(with_body(
                 request,
                 &self.routes.read().cluster_info(self.view(connection)),
-            )),
+            ))),
+            partition::CODE => Ok(self.partitions.obey(connection, request)),
             request::GET_BROKER_MEMBER_GROUP => self.member_group(connection, request),
             request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => {
                 let enabled = self.config.get().enable_all_topic_list;

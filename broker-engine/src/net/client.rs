@@ -1,7 +1,7 @@
 //! Our own requests to other servers: one connection to each address, made when needed and again after it broke.
 
 use super::connection::{self, Connection};
-use super::{CallError, Limits, Service, resolve};
+use super::{CallError, Limits, Partitions, Service, resolve};
 use parking_lot::Mutex;
 use rocketmq_protocol::{Command, Frame};
 use std::collections::HashMap;
@@ -22,6 +22,8 @@ pub struct Client(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// Peers that are not to be reached.
+    partitions: Partitions,
     /// Dropped with the last handle, which ends every connection's task.
     stop: watch::Sender<bool>,
 }
@@ -46,10 +48,15 @@ impl Default for Client {
 }
 
 impl Client {
-    /// A client with no connections yet.
+    /// A client with no connections yet, which is cut off from nobody.
     pub fn new() -> Client {
+        Client::within(Partitions::default())
+    }
+    /// A client with no connections yet, which reaches no peer that `partitions` cut off.
+    pub fn within(partitions: Partitions) -> Client {
         Client(Arc::new(Inner {
             slots: Mutex::default(),
+            partitions,
             stop: watch::channel(false).0,
         }))
     }
@@ -104,28 +111,47 @@ impl Client {
         Ok(connection)
     }
     async fn connect(&self, address: &str) -> Result<Connection, CallError> {
-        let connect = async {
-            let target = resolve(address).await?;
-            let stream = TcpStream::connect(target).await?;
-            stream.set_nodelay(true)?;
-            let connection = Connection::new(target, stream.local_addr()?);
-            Ok::<_, std::io::Error>((stream, connection))
-        };
         let failed = |reason: String| CallError::Connect {
             address: address.into(),
             reason,
         };
-        let (stream, connection) = tokio::time::timeout(CONNECT, connect)
+        let partitions = self.0.partitions.clone();
+        let connect = async {
+            let target = resolve(address).await.map_err(|e| failed(e.to_string()))?;
+            if let Some(peer) = partitions.refused(address, target).await {
+                let address = address.into();
+                return Err(CallError::CutOff { address, peer });
+            }
+            let opened = async {
+                let stream = TcpStream::connect(target).await?;
+                stream.set_nodelay(true)?;
+                let connection = Connection::new(target, stream.local_addr()?);
+                Ok::<_, std::io::Error>((stream, connection, target))
+            };
+            opened.await.map_err(|e| failed(e.to_string()))
+        };
+        let (stream, connection, target) = tokio::time::timeout(CONNECT, connect)
             .await
-            .map_err(|_| failed(format!("no connection within {CONNECT:?}")))?
-            .map_err(|error| failed(error.to_string()))?;
-        tokio::spawn(connection::run(
+            .map_err(|_| failed(format!("no connection within {CONNECT:?}")))??;
+        let run = connection::run(
             stream,
             connection.clone(),
             Arc::new(Unserved),
             Limits::default(),
             self.0.stop.subscribe(),
-        ));
+        );
+        let (held, address) = (connection.clone(), address.to_owned());
+        tokio::spawn(async move {
+            tokio::pin!(run);
+            tokio::select! {
+                () = &mut run => return,
+                peer = partitions.cuts(&address, target) => {
+                    tracing::info!(address, peer, "connection closed: cut off on purpose");
+                    held.close();
+                }
+            }
+            run.await;
+        });
         Ok(connection)
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod names;
 mod outbox;
+mod partition;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub use client::Client;
 pub use connection::Connection;
 pub use names::{address_toward, resolve};
+pub use partition::{Changes, Partitions};
 pub use server::{bind, serve};
 
 use rocketmq_protocol::Frame;
@@ -40,6 +42,8 @@ pub trait Service: Send + Sync + 'static {
 pub enum CallError {
     #[error("connecting to {address} failed: {reason}")]
     Connect { address: String, reason: String },
+    #[error("cut off from {peer} on purpose, so {address} was not dialled")]
+    CutOff { address: String, peer: String },
     #[error("{address} did not answer request {code} within {timeout:?}")]
     Timeout {
         address: String,

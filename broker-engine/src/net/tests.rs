@@ -3,6 +3,8 @@
 use super::*;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use rocketmq_protocol::code::response;
+use rocketmq_protocol::partition::Order;
 use rocketmq_protocol::{Command, ExtFields};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -300,6 +302,110 @@ async fn a_call_to_nobody_says_so() {
         .await
         .unwrap_err();
     assert!(matches!(error, CallError::Connect { .. }), "{error}");
+}
+
+fn cut(peer: &str, address: &str, lasts_ms: Option<u64>) -> Order {
+    Order::Cut {
+        peer: peer.into(),
+        addresses: vec![address.into()],
+        lasts_ms,
+    }
+}
+
+#[tokio::test]
+async fn a_peer_cut_off_is_left_and_not_dialled_until_healed_while_others_are_served() {
+    let (mut near, far) = (
+        server(Limits::default()).await,
+        server(Limits::default()).await,
+    );
+    let partitions = Partitions::default();
+    let client = Client::within(partitions.clone());
+    let (near_address, far_address) = (near.address.to_string(), far.address.to_string());
+    let echo = async |address: &str| {
+        let asked = client.call(address, request(code::ECHO, "hello"), PATIENCE);
+        asked.await.map(|answer| answer.body)
+    };
+    assert_eq!(echo(&near_address).await.unwrap(), "hello");
+    let held = client.call(&near_address, request(code::HOLD, ""), PATIENCE);
+    let cutting = async {
+        // The held request has arrived when a second one on the same connection is answered.
+        echo(&near_address).await.unwrap();
+        // Known by another of its names: the port decides, on this one machine.
+        let name = format!("localhost:{}", near.address.port());
+        partitions.apply(cut("near", &name, None)).unwrap();
+    };
+    let (held, ()) = tokio::join!(held, cutting);
+    assert!(matches!(held, Err(CallError::Closed { .. })), "{held:?}");
+    near.closed.recv().await.unwrap();
+    let refused = echo(&near_address).await.unwrap_err();
+    assert!(
+        matches!(&refused, CallError::CutOff { peer, .. } if peer == "near"),
+        "{refused}"
+    );
+    assert_eq!(echo(&far_address).await.unwrap(), "hello");
+    partitions
+        .apply(Order::Heal {
+            peer: Some("near".into()),
+        })
+        .unwrap();
+    assert_eq!(echo(&near_address).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_cut_that_lasts_heals_by_itself_and_not_the_one_that_came_after_it() {
+    let partitions = Partitions::default();
+    let mut changes = partitions.changes();
+    let until = async |changes: &mut Changes, expected: &[&str]| {
+        while partitions.peers() != expected {
+            changes.next().await;
+        }
+    };
+    partitions.apply(cut("a", "127.0.0.1:1", Some(50))).unwrap();
+    partitions.apply(cut("b", "127.0.0.1:2", None)).unwrap();
+    assert_eq!(partitions.peers(), ["a", "b"]);
+    until(&mut changes, &["b"]).await;
+    partitions.apply(cut("a", "127.0.0.1:1", Some(1))).unwrap();
+    partitions.apply(cut("a", "127.0.0.1:1", None)).unwrap();
+    partitions
+        .apply(cut("c", "127.0.0.1:3", Some(100)))
+        .unwrap();
+    // The first of the two would have ended long before this one.
+    until(&mut changes, &["b", "a"]).await;
+    partitions.apply(Order::Heal { peer: None }).unwrap();
+    assert!(partitions.peers().is_empty());
+    for nonsense in [
+        cut("", "127.0.0.1:1", None),
+        cut("a,b", "127.0.0.1:1", None),
+    ] {
+        assert!(partitions.apply(nonsense).is_err());
+    }
+}
+
+#[test]
+fn an_order_is_taken_from_this_machine_only() {
+    let (host, own): (SocketAddr, SocketAddr) = (
+        ([172, 18, 0, 1], 40000).into(),
+        ([172, 18, 0, 3], 10911).into(),
+    );
+    let loopback: SocketAddr = ([127, 0, 0, 1], 10911).into();
+    let heal = Order::Heal { peer: None }.command();
+    let code = |peer, local| {
+        let connection = Connection::new(peer, local);
+        Partitions::default().obey(&connection, &heal).code
+    };
+    assert_eq!(code(host, own), response::NO_PERMISSION);
+    assert_eq!(
+        code(([172, 18, 0, 3], 40000).into(), own),
+        response::SUCCESS
+    );
+    assert_eq!(
+        code(([127, 0, 0, 1], 40000).into(), loopback),
+        response::SUCCESS
+    );
+    assert_eq!(
+        code("[::ffff:127.0.0.1]:40000".parse().unwrap(), loopback),
+        response::SUCCESS
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::master::Rate;
 use crate::clock::now_ms;
 use crate::log::Log;
-use crate::net;
+use crate::net::{self, Partitions};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use rocketmq_protocol::body::HAClientRuntimeInfo;
@@ -98,19 +98,23 @@ enum Ended {
     Store(#[from] StoreError),
     #[error("the master's address changed")]
     Moved,
+    #[error("this node is cut off from {0} on purpose")]
+    CutOff(String),
     #[error("the log has stopped")]
     LogStopped,
 }
 
-/// Follows whatever master `master` names (its HA address) until `stop` holds true.
+/// Follows whatever master `master` names (its HA address) until `stop` holds true, unless `partitions` cut it off.
 pub async fn follow(
     log: Log,
     reader: Reader,
     mut master: watch::Receiver<Option<String>>,
     options: SlaveOptions,
     following: Arc<Following>,
+    partitions: Partitions,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut healed = partitions.changes();
     let mut backoff = BACKOFF_FIRST;
     let mut said = String::new();
     loop {
@@ -128,6 +132,7 @@ pub async fn follow(
             reader: &reader,
             options: &options,
             following: &following,
+            partitions: &partitions,
         };
         let ended = tokio::select! {
             biased;
@@ -152,6 +157,7 @@ pub async fn follow(
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             _ = master.changed() => {}
+            () = healed.next() => {}
             () = tokio::time::sleep(backoff) => {}
         }
         let longest = match ended {
@@ -167,29 +173,44 @@ struct Stream<'a> {
     reader: &'a Reader,
     options: &'a SlaveOptions,
     following: &'a Following,
+    partitions: &'a Partitions,
 }
 
 impl Stream<'_> {
     async fn follow(&self, address: &str, master: &mut watch::Receiver<Option<String>>) -> Ended {
-        match self.run(address, master).await {
-            Ok(never) => match never {},
-            Err(ended) => ended,
+        let late = |_| {
+            std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no connection within {CONNECT:?}"),
+            )
+        };
+        let resolved = tokio::time::timeout(CONNECT, net::resolve(address)).await;
+        let target = match resolved.map_err(late).flatten() {
+            Ok(target) => target,
+            Err(error) => return error.into(),
+        };
+        let run = async {
+            let connect = tokio::time::timeout(CONNECT, TcpStream::connect(target));
+            let stream = connect.await.map_err(late)??;
+            stream.set_nodelay(true)?;
+            self.run(address, stream, master).await
+        };
+        tokio::select! {
+            biased;
+            peer = self.partitions.cuts(address, target) => Ended::CutOff(peer),
+            ended = run => match ended {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            },
         }
     }
 
     async fn run(
         &self,
         address: &str,
+        stream: TcpStream,
         master: &mut watch::Receiver<Option<String>>,
     ) -> Result<std::convert::Infallible, Ended> {
-        let connect = async { TcpStream::connect(net::resolve(address).await?).await };
-        let stream = tokio::time::timeout(CONNECT, connect).await.map_err(|_| {
-            std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no connection within {CONNECT:?}"),
-            )
-        })??;
-        stream.set_nodelay(true)?;
         let (mut reads, writes) = stream.into_split();
         let mut reporter = Reporter {
             writer: writes,

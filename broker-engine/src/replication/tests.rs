@@ -4,6 +4,8 @@ use super::master::{self, MasterOptions, MayReplicate, Slaves};
 use super::slave::{self, Following, SlaveOptions};
 use crate::clock::now_ms;
 use crate::log::{Log, LogOptions, Outcome, Requirement};
+use crate::net::Partitions;
+use rocketmq_protocol::partition::Order;
 use rocketmq_protocol::record::Record;
 use rocketmq_store::{Reader, RecordBatch, StoreOptions, Writer};
 use std::net::SocketAddr;
@@ -146,6 +148,7 @@ async fn serving(node: &Node, heartbeat: Duration, allowed: bool) -> Serving {
 struct Follower {
     master: watch::Sender<Option<String>>,
     connected: watch::Receiver<bool>,
+    partitions: Partitions,
     _stop: watch::Sender<bool>,
 }
 
@@ -154,6 +157,7 @@ fn following(node: &Node, address: &str, sync_flush: bool) -> Follower {
     let (stop, stopped) = watch::channel(false);
     let following: Arc<Following> = Arc::default();
     let connected = following.connected();
+    let partitions = Partitions::default();
     let options = SlaveOptions {
         heartbeat: Duration::from_secs(5),
         housekeeping: LONG,
@@ -165,11 +169,13 @@ fn following(node: &Node, address: &str, sync_flush: bool) -> Follower {
         named,
         options,
         following,
+        partitions.clone(),
         stopped,
     ));
     Follower {
         master,
         connected,
+        partitions,
         _stop: stop,
     }
 }
@@ -243,6 +249,33 @@ async fn a_send_that_waits_for_a_slave_is_released_by_its_report() {
             (1, position, 0, true)
         );
     }
+}
+
+#[tokio::test]
+async fn a_slave_cut_off_from_its_master_gets_nothing_and_catches_up_when_healed() {
+    let (master, slave) = (node(false, false), node(true, false));
+    let serving = serving(&master, LONG, true).await;
+    let mut follower = following(&slave, &serving.address, false);
+    append(&master, 3000, 1).await.unwrap();
+    let before = slave.reader.log_end();
+    follower
+        .partitions
+        .apply(Order::Cut {
+            peer: "master".into(),
+            addresses: vec![serving.address.clone()],
+            lasts_ms: None,
+        })
+        .unwrap();
+    follower.connected.wait_for(|stands| !stands).await.unwrap();
+    append(&master, 3000, 0).await.unwrap();
+    let waits = append(&master, 3000, 1);
+    assert_eq!(slave.reader.log_end(), before);
+    follower
+        .partitions
+        .apply(Order::Heal { peer: None })
+        .unwrap();
+    assert_eq!(waits.await.unwrap(), Outcome::Stored);
+    assert_same_log(&master, &slave);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rocketmq_protocol::Command;
 use rocketmq_protocol::body::{DataVersion, MessageQueue};
 use rocketmq_protocol::code::{request, response};
+use rocketmq_protocol::partition;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -125,6 +126,9 @@ fn way(code: i32) -> Option<Way> {
 
 /// Answers an administrative request, now or later (`None`). Any code that is none of them is refused with code 3.
 pub fn handle(broker: &Arc<Broker>, connection: &Connection, command: Command) -> Option<Command> {
+    if command.code == partition::CODE {
+        return Some(broker.partitions.obey(connection, &command));
+    }
     let Some(way) = way(command.code) else {
         return Some(Refusal::unsupported(command.code).answer(&command));
     };

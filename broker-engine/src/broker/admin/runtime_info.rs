@@ -152,9 +152,10 @@ pub(super) fn table(broker: &Broker, command: &Command) -> Answer {
             format!("{offset},{max}"),
         );
     }
-    Ok(command
+    let answer = command
         .response(response::SUCCESS)
-        .with_body(json_body(&KVTable { table })))
+        .with_body(json_body(&KVTable { table }));
+    Ok(broker.partitions.tell(answer))
 }
 
 /// Store time in ms of the log's first record; -1 when there is none.
