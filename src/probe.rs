@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rocketmq_protocol::partition::{self, Order};
 use rocketmq_protocol::{Command, ExtFields};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{self, Peer, join, words};
+pub use crate::client::join;
+use crate::client::{self, Peer, words};
 use crate::topology::{BrokerId, Desired, Node, Role};
 
 /// How dialling one address went.
@@ -36,6 +38,8 @@ const TOPIC_NOT_EXIST: i32 = 17;
 
 /// How long a [`dial`] may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take over an order.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the health check waits for each answer; the image gives it five seconds in all.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -61,8 +65,36 @@ pub struct NodeView {
     pub lag: Option<i64>,
     /// Engine's version as it reports it.
     pub version: Option<String>,
+    /// Nodes that it says it is cut off from on purpose.
+    pub cut_off: Vec<String>,
     /// Why it is not ready, for a person: `127.0.0.1:10911: connection refused`.
     pub fault: Option<String>,
+}
+
+impl View {
+    /// The nodes that nothing passes to from `node`, nor back, on purpose: those that it says, and those that say so of it.
+    pub fn cut_off_from(&self, node: &str) -> BTreeSet<&str> {
+        let own = self.nodes.get(node).map(|view| &view.cut_off);
+        let own = own.into_iter().flatten().map(String::as_str);
+        let others = self.nodes.iter();
+        let others = others.filter(|(_, view)| view.cut_off.iter().any(|peer| peer == node));
+        own.chain(others.map(|(name, _)| name.as_str())).collect()
+    }
+
+    /// Why nothing passes between a node and others, if that is made on purpose, and what ends it.
+    pub fn partition_of(&self, desired: &Desired, node: &str) -> Option<String> {
+        let peers = self.cut_off_from(node);
+        let first = peers.first()?;
+        let names: Vec<&str> = peers.iter().copied().collect();
+        let ends = match names.len() {
+            1 => desired.suggest(&format!("chaos heal {node} {first}")),
+            _ => desired.suggest(&format!("chaos heal {node}")),
+        };
+        Some(format!(
+            "is cut off from {} by `chaos partition`; `{ends}` ends it",
+            names.join(", ")
+        ))
+    }
 }
 
 /// Asks every node once, all together, each answer within `each`.
@@ -75,8 +107,24 @@ pub async fn look(desired: &Desired, each: Duration) -> View {
         (node, answer)
     });
     let answers = futures_util::future::join_all(answers).await;
-    View {
+    let mut view = View {
         nodes: conclude(answers, desired),
+    };
+    blame_partitions(&mut view, desired);
+    view
+}
+
+/// Says of what does not work between nodes that it was made on purpose, where it was.
+fn blame_partitions(view: &mut View, desired: &Desired) {
+    for node in desired.nodes.iter().filter(|node| node.broker.is_some()) {
+        let cut_off = view.partition_of(desired, &node.name);
+        let (Some(cut_off), Some(seen)) = (cut_off, view.nodes.get_mut(&node.name)) else {
+            continue;
+        };
+        let alone = node.role == Role::Slave && seen.lag.is_none();
+        if seen.answers && (alone || seen.registered.is_none()) {
+            seen.fault = Some(cut_off);
+        }
     }
 }
 
@@ -122,8 +170,8 @@ async fn ask_route(address: &str, topic: &str) -> Result<(), String> {
 
 /// What one node answered.
 enum Answer {
-    Namesrv(ClusterInfo),
-    Broker(RuntimeInfo, HaRuntimeInfo),
+    Namesrv(ClusterInfo, Vec<String>),
+    Broker(RuntimeInfo, HaRuntimeInfo, Vec<String>),
     Console,
 }
 
@@ -170,12 +218,13 @@ async fn ask_node(node: &Node, address: &str, each: Duration) -> Result<Answer, 
         }
         let mut peer = Peer::connect(address).await?;
         if node.role == Role::Namesrv {
-            return peer.ask(GET_BROKER_CLUSTER_INFO).await.map(Answer::Namesrv);
+            let (info, ext) = peer.ask_all(GET_BROKER_CLUSTER_INFO).await?;
+            return Ok(Answer::Namesrv(info, partition::cut_off(&ext)));
         }
-        let info = peer.ask(GET_BROKER_RUNTIME_INFO).await?;
+        let (info, ext) = peer.ask_all(GET_BROKER_RUNTIME_INFO).await?;
         // A broker that cannot say how copying goes serves all the same; then nothing is known of it.
         let ha = peer.ask(GET_BROKER_HA_STATUS).await.unwrap_or_default();
-        Ok(Answer::Broker(info, ha))
+        Ok(Answer::Broker(info, ha, partition::cut_off(&ext)))
     };
     tokio::time::timeout(each, asked)
         .await
@@ -197,8 +246,12 @@ fn conclude(
             ..Default::default()
         };
         match answer {
-            Ok(Answer::Namesrv(info)) => routes.push((&node.name, Some(info))),
-            Ok(Answer::Broker(info, ha)) => {
+            Ok(Answer::Namesrv(info, cut_off)) => {
+                view.cut_off = cut_off;
+                routes.push((&node.name, Some(info)));
+            }
+            Ok(Answer::Broker(info, ha, cut_off)) => {
+                view.cut_off = cut_off;
                 view.slaves = u32::try_from(ha.ha_connection_info.len()).unwrap_or(u32::MAX);
                 let get = |key: &str| info.table.get(key);
                 view.version = get("brokerVersionDesc").cloned();
@@ -342,6 +395,18 @@ async fn http_ok(address: &str) -> Result<(), String> {
         b"200" => Ok(()),
         other => Err(format!("HTTP status {}", String::from_utf8_lossy(other))),
     }
+}
+
+/// Gives the node at `host:port`, which must be on this machine, an order; the error says why it was not taken.
+pub async fn order(address: &str, order: &Order) -> Result<(), String> {
+    let given = async {
+        let mut peer = Peer::connect(address).await?;
+        peer.done(order.command()).await.map(drop)
+    };
+    tokio::time::timeout(ORDER_TIMEOUT, given)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {ORDER_TIMEOUT:?}")))
+        .map_err(|reason| format!("{address}: {reason}"))
 }
 
 /// Opens a TCP connection to each `host:port` and closes it, all together; the answers in the order asked.
@@ -528,9 +593,10 @@ mod tests {
             .map(|(id, address)| (id.to_string(), address.to_string()))
             .collect();
         let table = [("broker-a".to_string(), BrokerData { broker_addrs })].into();
-        Ok(Answer::Namesrv(ClusterInfo {
+        let info = ClusterInfo {
             broker_addr_table: table,
-        }))
+        };
+        Ok(Answer::Namesrv(info, vec![]))
     }
 
     fn broker(max_offset: &str, slaves: usize, follows: bool) -> Result<Answer, String> {
@@ -539,7 +605,7 @@ mod tests {
             ha_connection_info: vec![serde::de::IgnoredAny; slaves],
             ha_client_runtime_info: HaClientRuntimeInfo { activated: follows },
         };
-        Ok(Answer::Broker(RuntimeInfo { table }, ha))
+        Ok(Answer::Broker(RuntimeInfo { table }, ha, vec![]))
     }
 
     fn master(max_offset: &str, slaves: usize) -> Result<Answer, String> {
@@ -589,6 +655,32 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_is_told_at_both_ends_and_blamed_where_something_fails() {
+        let both = [("0", "127.0.0.1:10911"), ("1", "127.0.0.1:11911")];
+        let mut slave = slave("500", false);
+        if let Ok(Answer::Broker(_, _, cut_off)) = &mut slave {
+            cut_off.push("rmqmaster1".into());
+        }
+        let desired = desired();
+        let mut view = View {
+            nodes: check([info(&both), master("700", 0), slave]),
+        };
+        blame_partitions(&mut view, &desired);
+        assert_eq!(
+            view.nodes["rmqslave1"].fault.as_deref(),
+            Some(
+                "is cut off from rmqmaster1 by `chaos partition`; `rmqctl chaos heal rmqslave1 rmqmaster1` ends it"
+            )
+        );
+        // The master serves all the same.
+        assert_eq!(view.nodes["rmqmaster1"].fault, None);
+        let told = |node| view.cut_off_from(node).into_iter().collect::<Vec<_>>();
+        assert_eq!(told("rmqmaster1"), ["rmqslave1"]);
+        assert_eq!(told("rmqslave1"), ["rmqmaster1"]);
+        assert!(told("rmqnamesrv").is_empty());
+    }
+
+    #[test]
     fn a_broker_is_registered_under_its_own_id_and_the_address_that_this_host_reaches() {
         let views = check([
             info(&[("0", "172.18.0.3:10911")]),
@@ -610,7 +702,7 @@ mod tests {
     fn name_servers_that_differ_are_no_registration() {
         let routes = |second: Option<&str>| {
             let one = |address: &str| {
-                let Ok(Answer::Namesrv(info)) = info(&[("0", address)]) else {
+                let Ok(Answer::Namesrv(info, _)) = info(&[("0", address)]) else {
                     unreachable!()
                 };
                 info

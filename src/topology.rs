@@ -219,6 +219,13 @@ impl Desired {
             .map(|addr| format!("http://{addr}"))
     }
 
+    /// Every `host:port` by which the other nodes may know this one.
+    pub fn inside_addresses(&self, node: &Node) -> Vec<String> {
+        let host = self.site.host(&node.name);
+        let ports = node.ports.iter().map(|port| port.container);
+        ports.map(|port| format!("{host}:{port}")).collect()
+    }
+
     /// What holds the nodes together, in words: `network rmqnetwork`, or the directory of processes.
     pub fn ground(&self) -> String {
         match &self.site {

@@ -47,7 +47,24 @@ impl Peer {
 
     /// Asks a question without header fields and reads the JSON body of a successful answer.
     pub async fn ask<T: serde::de::DeserializeOwned>(&mut self, code: i32) -> Result<T, String> {
-        let answer = self.call(Command::request(code, ExtFields::new())).await?;
+        self.ask_all(code).await.map(|(body, _)| body)
+    }
+
+    /// The same, and the answer's header fields.
+    pub async fn ask_all<T: serde::de::DeserializeOwned>(
+        &mut self,
+        code: i32,
+    ) -> Result<(T, ExtFields), String> {
+        let answer = self.done(Command::request(code, ExtFields::new())).await?;
+        let body = json::from_slice(&answer.body)
+            .map_err(|e| format!("the answer to request {code} does not parse: {e}"))?;
+        Ok((body, answer.ext))
+    }
+
+    /// Sends a request and reads the answer to it, which must be a successful one.
+    pub async fn done(&mut self, request: Command) -> Result<Command, String> {
+        let code = request.code;
+        let answer = self.call(request).await?;
         if answer.code != SUCCESS {
             let remark = answer.remark.unwrap_or_default();
             return Err(format!(
@@ -55,8 +72,7 @@ impl Peer {
                 answer.code
             ));
         }
-        json::from_slice(&answer.body)
-            .map_err(|e| format!("the answer to request {code} does not parse: {e}"))
+        Ok(answer)
     }
 
     /// Sends a request and reads the answer to it, whatever its code; what else comes meanwhile is skipped.

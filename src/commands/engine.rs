@@ -7,6 +7,8 @@ use std::time::Duration;
 use broker_engine::config::{self, BrokerConfig, Known, NamesrvConfig, Properties};
 use broker_engine::console::ConsoleOptions;
 use broker_engine::run::{NodeArgs, run_broker, run_console, run_namesrv};
+use rocketmq_protocol::json;
+use rocketmq_protocol::partition::Order;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Exit};
@@ -36,6 +38,15 @@ enum Part {
     Console(Console),
     /// Whether the node of this container answers; with --dial, whether addresses are reached from here
     Health(HealthArgs),
+    /// Gives the node that listens here an order about a peer
+    Order {
+        /// Where it listens
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// The order, as JSON
+        #[arg(value_parser = parse_order)]
+        order: Order,
+    },
     /// Starts the node of a directory, and starts it again when it ends
     Supervise {
         /// The node's directory
@@ -116,7 +127,7 @@ pub async fn run(args: Engine) -> Result<u8, Error> {
     let life = match &args.part {
         Part::Namesrv(file) | Part::Broker(file) => file.life.until,
         Part::Console(console) => console.life.until,
-        Part::Health(_) | Part::Supervise { .. } => None,
+        Part::Health(_) | Part::Order { .. } | Part::Supervise { .. } => None,
     };
     if let Some(until) = life {
         tokio::spawn(end_with_lease(until));
@@ -141,11 +152,21 @@ pub async fn run(args: Engine) -> Result<u8, Error> {
             dial(&args.dial).await;
             Ok(0)
         }
+        Part::Order { address, order } => {
+            probe::order(&address, &order).await.map_err(|why| {
+                Error::new("RMQ-E202", Exit::Failed, "the order was not taken").detail(why)
+            })?;
+            Ok(0)
+        }
         Part::Supervise { dir } => {
             process::supervise(&dir).await?;
             Ok(0)
         }
     }
+}
+
+fn parse_order(text: &str) -> Result<Order, String> {
+    json::from_slice(text.as_bytes()).map_err(|e| e.to_string())
 }
 
 /// Stops this node, as SIGTERM does, when its lease lapses.

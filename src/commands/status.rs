@@ -83,6 +83,9 @@ pub struct Row {
     volume: Option<String>,
     image: Option<String>,
     id: Option<String>,
+    /// Nodes that `chaos partition` cut it off from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut_off_from: Vec<String>,
     /// Why it is not healthy.
     pub fault: Option<String>,
 }
@@ -184,7 +187,8 @@ fn row(
     let runs = seen.is_some_and(|n| n.state == NodeState::Running);
     // A slave that is behind is at work; only one that cannot reach its master is at fault.
     let registered = ready::judge(node, view, view, &desired.advertise, false);
-    let cut_off = node.role == Role::Slave && said.lag.is_none();
+    let alone = node.role == Role::Slave && said.lag.is_none();
+    let partition = view.partition_of(desired, &node.name);
     let (state, fault) = match (seen, registered) {
         (None, _) => (
             "missing".to_owned(),
@@ -196,8 +200,9 @@ fn row(
         (Some(n), _) if n.state != NodeState::Running => {
             (state_text(&n.state), ended(n, node, desired))
         }
+        (Some(_), _) if said.answers && partition.is_some() => ("cut off".to_owned(), partition),
         (Some(_), Err(why)) => ("starting".to_owned(), Some(why)),
-        (Some(_), Ok(_)) if cut_off => (
+        (Some(_), Ok(_)) if alone => (
             "no master".to_owned(),
             Some(
                 said.fault
@@ -232,6 +237,11 @@ fn row(
         volume: node.volume.clone(),
         image: seen.and_then(|n| n.image.clone()),
         id: seen.map(|n| n.id.clone()),
+        cut_off_from: view
+            .cut_off_from(&node.name)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         fault,
     }
 }

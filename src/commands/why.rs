@@ -158,9 +158,19 @@ fn story(cluster: &Cluster, node: &Node, all: Seen, session: &Session<'_>) -> St
             limit.unwrap_or_default()
         )
     });
+    let cut_off = view.cut_off_from(&node.name);
     let steps = match seen {
         None => vec![("makes it", "up".to_owned())],
         Some(_) if fault.is_none() => Vec::new(),
+        Some(_) if !cut_off.is_empty() => cut_off
+            .iter()
+            .map(|peer| {
+                (
+                    "lets them reach each other again",
+                    format!("chaos heal {} {peer}", node.name),
+                )
+            })
+            .collect(),
         Some(seen) => advice(&node.name, &seen.state, code, oom),
     };
     Story {
@@ -196,6 +206,9 @@ fn fault_of(
     match state {
         None => Some("it does not exist".to_owned()),
         Some(NodeState::Running) => {
+            if let Some(cut_off) = view.partition_of(&cluster.desired, &node.name) {
+                return Some(cut_off.replacen("is", "it is", 1));
+            }
             let judged = ready::judge(node, view, view, &cluster.desired.advertise, false);
             let alone = node.role == Role::Slave
                 && view.nodes.get(&node.name).is_some_and(|n| n.lag.is_none());

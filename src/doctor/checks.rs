@@ -35,6 +35,7 @@ pub fn judge(desired: &Desired, facts: &Facts) -> Vec<Check> {
         checks.push(network(desired, facts));
     }
     checks.extend([
+        partitions(desired, facts),
         answers(desired, facts),
         registration(desired, facts),
         reachable(desired, facts),
@@ -321,6 +322,31 @@ fn network(desired: &Desired, facts: &Facts) -> Check {
     )
     .remedy(desired.suggest("chaos heal   takes nodes back onto the network"))
     .remedy(desired.suggest("down, then up   makes it anew; messages stay"))
+}
+
+/// Made by `chaos partition`, and forgotten perhaps. What follows from it, other checks say.
+fn partitions(desired: &Desired, facts: &Facts) -> Check {
+    let mut pairs: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for node in &desired.nodes {
+        for peer in facts.view.cut_off_from(&node.name) {
+            pairs.insert((peer.min(&node.name), peer.max(&node.name)));
+        }
+    }
+    let details = pairs
+        .iter()
+        .map(|(a, b)| format!("{a} and {b} do not reach each other"));
+    let remedies: Vec<String> = pairs
+        .iter()
+        .map(|(a, b)| desired.suggest(&format!("chaos heal {a} {b}")))
+        .collect();
+    let check = Check::of(
+        "partitions",
+        Fault,
+        details.collect(),
+        "no nodes are cut off from each other on purpose",
+        "nodes are cut off from each other by `chaos partition`",
+    );
+    remedies.into_iter().fold(check, Check::remedy)
 }
 
 fn answers(desired: &Desired, facts: &Facts) -> Check {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rocketmq_protocol::partition::Order;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
@@ -338,6 +339,30 @@ impl Runtime for Memory {
                 Disturbance::Isolate | Disturbance::Rejoin => {}
             }
             Ok(())
+        })
+    }
+
+    fn order<'a>(
+        &'a self,
+        _desired: &'a Desired,
+        node: &'a Node,
+        _order: &'a Order,
+    ) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            let state = self
+                .lock()
+                .nodes
+                .get(&node.container)
+                .map(|n| n.state.clone());
+            match state {
+                // Nobody connects to anybody here.
+                Some(NodeState::Running) => Ok(()),
+                _ => Err(RuntimeError::failed(
+                    "give an order to",
+                    &node.container,
+                    "it does not run",
+                )),
+            }
         })
     }
 

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rocketmq_protocol::partition::Order;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use self::describe::{About, Description};
@@ -25,7 +26,7 @@ pub use leftover::{Leftover, LeftoverKind};
 
 use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
-use crate::topology::{Desired, Node, Site};
+use crate::topology::{Desired, Node, Role, Site};
 
 /// Label keys on containers, networks, volumes and images; the process runtime keeps the same ones in its node files.
 pub mod label {
@@ -108,6 +109,9 @@ pub trait Runtime: Send + Sync {
         container: &'a str,
         how: Disturbance,
     ) -> Boxed<'a, ()>;
+    /// Gives a running node of the bundled engine an order about a peer, from where it takes one: beside it.
+    fn order<'a>(&'a self, desired: &'a Desired, node: &'a Node, order: &'a Order)
+    -> Boxed<'a, ()>;
     /// All that is known of one node; `None` when there is no such node. Another cluster's is an error.
     fn describe<'a>(
         &'a self,
@@ -222,6 +226,36 @@ pub struct NodeEnd {
     pub container: String,
     /// Its exit code, where the runtime knows it; 128 + n for signal n.
     pub exit_code: Option<i64>,
+}
+
+/// Why a node can be given no orders about its peers.
+fn no_orders(node: &Node, runtime: &'static str) -> Option<RuntimeError> {
+    let what = format!("cut {} off from single nodes", node.container);
+    let unsupported = |reason, hint| {
+        Some(RuntimeError::Unsupported {
+            what,
+            runtime,
+            reason,
+            hint,
+        })
+    };
+    match (node.role, &node.image) {
+        (Role::Console, _) => unsupported(
+            "the console is a client of the others and takes no orders",
+            "`chaos pause` or `chaos kill` it",
+        ),
+        (_, Some(_)) => unsupported(
+            "the bundled engine itself drops a peer, and Apache's cannot",
+            "`chaos partition` with one node takes that off the network",
+        ),
+        _ => None,
+    }
+}
+
+/// Where a node takes orders, seen from beside it: on `host`, its own main port.
+fn order_address(node: &Node, host: &str) -> Option<String> {
+    let port = node.port("main").or_else(|| node.port("namesrv"))?;
+    Some(crate::probe::join(host, port.container))
 }
 
 /// A boxed future of a runtime's answer.

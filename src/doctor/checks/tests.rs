@@ -314,3 +314,19 @@ fn what_the_spec_does_not_name_and_a_clock_that_is_off_are_warnings() {
     facts.about.clock = Some(940);
     assert!(only(&desired, &facts, "clock").details[0].contains("60 s apart"));
 }
+
+#[test]
+fn a_partition_on_purpose_is_told_once_with_what_ends_it() {
+    let desired = cluster();
+    let mut facts = well(&desired);
+    for (node, peer) in [("rmqslave1", "rmqnamesrv"), ("rmqnamesrv", "rmqslave1")] {
+        let view = facts.view.nodes.get_mut(node).unwrap();
+        view.cut_off.push(peer.into());
+    }
+    let check = only(&desired, &facts, "partitions");
+    assert_eq!(
+        check.details,
+        ["rmqnamesrv and rmqslave1 do not reach each other"]
+    );
+    assert_eq!(check.remedies, ["rmqctl chaos heal rmqnamesrv rmqslave1"]);
+}

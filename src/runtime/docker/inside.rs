@@ -5,12 +5,14 @@ use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use rocketmq_protocol::json;
+use rocketmq_protocol::partition::Order;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::super::{Output, RuntimeError};
+use super::super::{Output, RuntimeError, no_orders, order_address};
 use super::Docker;
 use crate::probe::Dial;
-use crate::topology::Desired;
+use crate::topology::{Desired, Node};
 
 /// How the command line names the engine's binary, wherever it lies in the image.
 const OUR_NAME: &str = "rmqctl";
@@ -82,10 +84,20 @@ impl Docker {
         for address in addresses {
             command.extend(["--dial".to_string(), address.clone()]);
         }
+        let (_, text) = self.heard_in(container, &command).await?;
+        Ok(parse_dials(addresses, &text))
+    }
+
+    /// Runs a command beside the engine: its exit code, and all that it prints.
+    async fn heard_in(
+        &self,
+        container: &str,
+        command: &[String],
+    ) -> Result<(i64, String), RuntimeError> {
         let (send, mut receive) = tokio::sync::mpsc::channel(8);
         let run = async {
             let send = send;
-            self.run_in(container, &command, &send).await
+            self.run_in(container, command, &send).await
         };
         let collect = async {
             let mut text = String::new();
@@ -95,7 +107,34 @@ impl Docker {
             text
         };
         let (ran, text) = tokio::join!(run, collect);
-        ran.map(|_| parse_dials(addresses, &text))
+        ran.map(|code| (code, text))
+    }
+
+    /// From within the container: the engine takes orders from nobody outside, not even through its published port.
+    pub(super) async fn give_order(
+        &self,
+        desired: &Desired,
+        node: &Node,
+        order: &Order,
+    ) -> Result<(), RuntimeError> {
+        let container = node.container.as_str();
+        let failed = |reason: String| RuntimeError::failed("give an order to", container, reason);
+        if let Some(error) = no_orders(node, "docker") {
+            return Err(error);
+        }
+        self.must_own(desired, container).await?;
+        let address =
+            order_address(node, "127.0.0.1").ok_or_else(|| failed("it listens nowhere".into()))?;
+        let order = json::to_fastjson(order);
+        let binary = crate::topology::CONTAINER_BINARY;
+        let command = [binary, "engine", "order", &address, &order].map(str::to_owned);
+        match self.heard_in(container, &command).await? {
+            (0, _) => Ok(()),
+            (_, text) if text.contains("unrecognized subcommand") => Err(failed(
+                "its engine is older than this rmqctl and knows no such order; `upgrade` replaces it".into(),
+            )),
+            (_, text) => Err(failed(text.trim().to_owned())),
+        }
     }
 
     pub(super) async fn archive_out(

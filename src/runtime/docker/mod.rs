@@ -28,6 +28,7 @@ use bollard::models as api;
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use rocketmq_protocol::partition::Order;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -560,6 +561,15 @@ impl Runtime for Docker {
         how: Disturbance,
     ) -> Boxed<'a, ()> {
         Box::pin(self.disturb_node(desired, container, how))
+    }
+
+    fn order<'a>(
+        &'a self,
+        desired: &'a Desired,
+        node: &'a Node,
+        order: &'a Order,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.give_order(desired, node, order))
     }
 
     fn describe<'a>(

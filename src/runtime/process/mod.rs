@@ -10,6 +10,7 @@ mod disturb;
 mod inside;
 mod leftover;
 mod log;
+mod stray;
 mod supervisor;
 mod watch;
 
@@ -24,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rocketmq_protocol::partition::Order;
 use tokio::process::ChildStdin;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -309,6 +311,9 @@ impl Processes {
             // Its supervisor was killed: it would not come back by itself, and two engines must not have one store.
             self.stop_node(desired, container).await?;
         }
+        stray::stop(&dir, &node)
+            .await
+            .map_err(|e| RuntimeError::failed("start", container, e))?;
         let hold = node.until.is_some() && self.holds.load(Ordering::Relaxed);
         let input = supervisor::launch(&dir, &node, hold).await?;
         self.held
@@ -324,7 +329,8 @@ impl Processes {
             return Ok(());
         };
         let Some(mut run) = dir.run().map_err(failed)? else {
-            return Ok(());
+            // Written down by the supervisor: one that is only starting has not done so yet.
+            return stray::stop(&dir, &node).await.map_err(failed);
         };
         if let Some(supervisor) = run.supervisor.open() {
             let killed = supervisor
@@ -339,6 +345,7 @@ impl Processes {
         if let Some(child) = run.child.and_then(Process::open) {
             child.stop(node.stop_timeout).await.map_err(failed)?;
         }
+        stray::stop(&dir, &node).await.map_err(failed)?;
         run.child = None;
         dir.write_run(&run).map_err(failed)
     }
@@ -562,6 +569,15 @@ impl Runtime for Processes {
         how: Disturbance,
     ) -> Boxed<'a, ()> {
         Box::pin(self.disturb_node(desired, container, how))
+    }
+
+    fn order<'a>(
+        &'a self,
+        desired: &'a Desired,
+        node: &'a Node,
+        order: &'a Order,
+    ) -> Boxed<'a, ()> {
+        Box::pin(self.give_order(desired, node, order))
     }
 
     fn describe<'a>(
