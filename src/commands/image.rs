@@ -130,7 +130,7 @@ async fn save(file: &Path, session: &Session<'_>) -> Result<(), Error> {
                 true => Box::new(std::io::stdout().lock()),
                 false => Box::new(std::fs::File::create(&path).map_err(SaveError::File)?),
             };
-            for part in engine.archive() {
+            for part in engine.archive().map_err(SaveError::Engine)? {
                 out.write_all(&part).map_err(SaveError::File)?;
             }
             out.flush().map_err(SaveError::File)?;

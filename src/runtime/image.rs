@@ -4,6 +4,8 @@
 //! `io.rmqctl.engine.sha256`. A loaded tag is never rebuilt, so several versions live side by side.
 //! The archive's form: `moby/docker-image-spec: v1.2.md` (manifest.json, a config, one `layer.tar` a layer).
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,10 +18,13 @@ use crate::topology::{CONTAINER_BINARY, CONTAINER_STORE, CONTAINER_UID};
 /// Counts changes of the image's own layout below, so that the same binary in a new layout gets a new tag.
 const LAYOUT: &str = "layout 1";
 
+/// What is read of the binary at once while it is hashed. All of it, some 28 MB, would cost every command more than the hash does.
+const PIECE: usize = 256 << 10;
+
 /// The running binary, looked at and hashed.
 pub struct Engine {
-    /// The binary's bytes.
-    bytes: Bytes,
+    /// Open since it was hashed: what is read later is what was hashed.
+    binary: File,
     /// Hex sha256 over the binary and the image's layout.
     pub sha256: String,
     /// Docker's name of the architecture the binary is for (`amd64`), or why it cannot be a container's only file.
@@ -29,25 +34,47 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Reads the running binary. Costs one read and one hash of the file; run it where blocking is allowed.
+    /// Looks at the running binary. Costs one hash of the file; run it where blocking is allowed.
     pub fn read() -> Result<Engine, RuntimeError> {
         let shown = std::env::current_exe().map_or("rmqctl".into(), |p| p.display().to_string());
-        let bytes = std::fs::read(running_binary()).map_err(|e| refused(&shown, e, HINT))?;
-        let arch = static_elf(&bytes);
+        let opened = File::open(running_binary()).and_then(|binary| Engine::of(binary, &shown));
+        opened.map_err(|e| refused(&shown, e, HINT))
+    }
+
+    fn of(binary: File, shown: &str) -> std::io::Result<Engine> {
         let mut hash = Sha256::new();
         hash.update(LAYOUT);
-        hash.update(&bytes);
+        let mut piece = vec![0; PIECE];
+        let mut at = 0;
+        let mut arch = None;
+        loop {
+            let count = binary.read_at(&mut piece, at)?;
+            let read = &piece[..count];
+            // Linkers put the program headers right behind the first one.
+            arch.get_or_insert_with(|| static_elf(read));
+            if count == 0 {
+                break;
+            }
+            hash.update(read);
+            at += count as u64;
+        }
         Ok(Engine {
-            bytes: bytes.into(),
+            binary,
             sha256: hex(&hash.finalize()),
-            arch,
-            shown,
+            arch: arch.unwrap_or_else(|| static_elf(&[])),
+            shown: shown.to_owned(),
         })
     }
 
     /// The binary itself.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn bytes(&self) -> Result<Bytes, RuntimeError> {
+        let read = || {
+            let len = usize::try_from(self.binary.metadata()?.len()).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; len];
+            self.binary.read_exact_at(&mut bytes, 0)?;
+            Ok::<_, std::io::Error>(bytes.into())
+        };
+        read().map_err(|e| refused(&self.shown, e, HINT))
     }
 
     /// `rmqctl/engine:0.1.0-1a2b3c4d`.
@@ -80,9 +107,9 @@ impl Engine {
         Err(refused(&self.shown, reason, &hint))
     }
 
-    /// The image as the chunks of a `docker load` archive. The binary itself is not copied.
-    pub fn archive(&self) -> Vec<Bytes> {
-        let layer = self.layer();
+    /// The image as the chunks of a `docker load` archive.
+    pub fn archive(&self) -> Result<Vec<Bytes>, RuntimeError> {
+        let layer = layer(self.bytes()?);
         let mut hash = Sha256::new();
         layer.iter().for_each(|part| hash.update(part));
         let config = self.config(&hex(&hash.finalize())).to_string();
@@ -108,30 +135,7 @@ impl Engine {
         out.push(padding(layer_len));
         file(&mut out, "manifest.json", 0o644, Bytes::from(manifest));
         out.push(Bytes::from_static(&[0; 1024]));
-        out
-    }
-
-    /// The one layer: the binary, and the directories that volumes are mounted over ([`crate::topology`] names them). A fresh volume takes the owner of the
-    /// directory it covers, which is how an engine without root can write its store.
-    fn layer(&self) -> Vec<Bytes> {
-        let mut out = Vec::new();
-        for made in ["/etc/rmq", CONTAINER_STORE] {
-            // Parents first, as an archive must have them.
-            let mut parents: Vec<&Path> = Path::new(made).ancestors().collect();
-            parents.retain(|dir| *dir != Path::new("/"));
-            for dir in parents.into_iter().rev() {
-                let name = format!("{}/", dir.display());
-                let (mode, owner) = match name.strip_suffix('/') == Some(CONTAINER_STORE) {
-                    true => (0o750, CONTAINER_UID),
-                    false => (0o755, 0),
-                };
-                let kind = tar::EntryType::Directory;
-                out.push(header(&name[1..], 0, mode, owner, kind));
-            }
-        }
-        file(&mut out, &CONTAINER_BINARY[1..], 0o755, self.bytes.clone());
-        out.push(Bytes::from_static(&[0; 1024]));
-        out
+        Ok(out)
     }
 
     /// The image's config: what `docker image inspect` shows. It holds no time, so that equal content is an equal image.
@@ -173,6 +177,29 @@ pub fn running_binary() -> PathBuf {
         true => path,
         false => std::env::current_exe().unwrap_or(path),
     }
+}
+
+/// The one layer: the binary, and the directories that volumes are mounted over ([`crate::topology`] names them). A fresh volume
+/// takes the owner of the directory it covers, which is how an engine without root can write its store.
+fn layer(binary: Bytes) -> Vec<Bytes> {
+    let mut out = Vec::new();
+    for made in ["/etc/rmq", CONTAINER_STORE] {
+        // Parents first, as an archive must have them.
+        let mut parents: Vec<&Path> = Path::new(made).ancestors().collect();
+        parents.retain(|dir| *dir != Path::new("/"));
+        for dir in parents.into_iter().rev() {
+            let name = format!("{}/", dir.display());
+            let (mode, owner) = match name.strip_suffix('/') == Some(CONTAINER_STORE) {
+                true => (0o750, CONTAINER_UID),
+                false => (0o755, 0),
+            };
+            let kind = tar::EntryType::Directory;
+            out.push(header(&name[1..], 0, mode, owner, kind));
+        }
+    }
+    file(&mut out, &CONTAINER_BINARY[1..], 0o755, binary);
+    out.push(Bytes::from_static(&[0; 1024]));
+    out
 }
 
 const HINT: &str = "build it static: cargo build --release in the project's directory (its .cargo/config.toml sets +crt-static), \
@@ -296,15 +323,34 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{Read, Write};
 
-    fn engine(bytes: &'static [u8]) -> Engine {
+    fn engine(bytes: &[u8]) -> Engine {
+        let mut binary = tempfile::tempfile().unwrap();
+        binary.write_all(bytes).unwrap();
         Engine {
-            bytes: Bytes::from_static(bytes),
             sha256: "0123456789abcdef".into(),
             arch: Ok("amd64"),
-            shown: "rmqctl".into(),
+            ..Engine::of(binary, "rmqctl").unwrap()
         }
+    }
+
+    #[test]
+    fn a_binary_is_hashed_with_the_layout_however_long_it_is() {
+        let long: Vec<u8> = (0..PIECE * 2 + 3).map(|n| n as u8).collect();
+        let mut binary = tempfile::tempfile().unwrap();
+        binary.write_all(&long).unwrap();
+        let engine = Engine::of(binary, "rmqctl").unwrap();
+        let hash = Sha256::new().chain_update(LAYOUT).chain_update(&long);
+        assert_eq!(engine.sha256, hex(&hash.finalize()));
+        assert_eq!(engine.bytes().unwrap(), long);
+        assert!(
+            engine
+                .can_be_image()
+                .unwrap_err()
+                .to_string()
+                .contains("not a 64-bit")
+        );
     }
 
     fn entries(tar: &[u8]) -> Vec<(String, u32, u64, Vec<u8>)> {
@@ -324,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_archive_is_one_layer_whose_hash_the_config_names() {
-        let archive = engine(b"a static program").archive().concat();
+        let archive = engine(b"a static program").archive().unwrap().concat();
         let files = entries(&archive);
         let by_name = |name: &str| &files.iter().find(|f| f.0 == name).unwrap().3;
         let manifest: serde_json::Value = serde_json::from_slice(by_name("manifest.json")).unwrap();

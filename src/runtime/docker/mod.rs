@@ -126,7 +126,7 @@ impl Docker {
         let archive = engine.clone();
         let parts = tokio::task::spawn_blocking(move || archive.archive())
             .await
-            .map_err(|e| RuntimeError::failed("build image", &tag, e))?;
+            .map_err(|e| RuntimeError::failed("build image", &tag, e))??;
         let parts = futures_util::stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>));
         let options = query::ImportImageOptionsBuilder::new().quiet(true).build();
         let api = self.api.clone().with_timeout(Duration::from_secs(300));

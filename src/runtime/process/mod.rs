@@ -190,7 +190,7 @@ impl Processes {
             RuntimeError::failed("keep the engine in", &bin.display().to_string(), e)
         };
         make_private(&self.state.0).map_err(failed)?;
-        let kept = supervisor::keep_binary(&bin, &engine).map_err(failed)?;
+        let kept = supervisor::keep_binary(&bin, &engine)?;
         let mut used = vec![kept];
         for cluster in self.state.clusters().map_err(failed)? {
             for dir in self.state.nodes(&cluster).map_err(failed)? {

@@ -267,16 +267,24 @@ pub async fn launch(
 }
 
 /// Keeps the engine's binary under its hash in `bin`, so that nodes outlive a rebuild of it; returns its path.
-pub fn keep_binary(bin: &Path, engine: &super::super::image::Engine) -> std::io::Result<PathBuf> {
+pub fn keep_binary(
+    bin: &Path,
+    engine: &super::super::image::Engine,
+) -> Result<PathBuf, RuntimeError> {
     use std::os::unix::fs::PermissionsExt;
     let path = bin.join(format!("rmqctl-{}", &engine.sha256[..8]));
     if path.exists() {
         return Ok(path);
     }
-    std::fs::create_dir_all(bin)?;
-    let partial = bin.join(format!("partial-{}", std::process::id()));
-    std::fs::write(&partial, engine.bytes())?;
-    std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o755))?;
-    std::fs::rename(&partial, &path)?;
+    let bytes = engine.bytes()?;
+    let write = || {
+        std::fs::create_dir_all(bin)?;
+        let partial = bin.join(format!("partial-{}", std::process::id()));
+        std::fs::write(&partial, &bytes)?;
+        std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o755))?;
+        std::fs::rename(&partial, &path)
+    };
+    write()
+        .map_err(|e| RuntimeError::failed("keep the engine in", &bin.display().to_string(), e))?;
     Ok(path)
 }
