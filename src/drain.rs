@@ -209,7 +209,8 @@ async fn empty(drain: &Drain<'_>, brokers: &[String]) -> Result<(), Error> {
                 } else if !wiped {
                     wiped = true;
                     quiet_since = Instant::now();
-                    // What came between the first look and this is seen by the next one.
+                    // What came between the first look and this is seen by the next one, at once.
+                    pace.reset_immediately();
                     continue;
                 } else {
                     let mut waiting = reasons(groups, &stocks);

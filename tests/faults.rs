@@ -53,7 +53,7 @@ impl Bench {
                 let reserved = TcpListener::bind(("127.0.0.1", 10_912 + offset)).ok()?;
                 // A cluster of somebody else's may stand in the way with any of them.
                 let ports = [
-                    8_181, 9_876, 10_909, 10_911, 11_909, 11_911, 12_909, 12_911, 13_911,
+                    8_181, 9_876, 10_909, 10_911, 11_909, 11_911, 12_909, 12_911, 13_909, 13_911,
                 ];
                 let free = |port: &u16| TcpListener::bind(("127.0.0.1", port + offset)).is_ok();
                 ports.iter().all(free).then_some((offset, reserved))
@@ -386,6 +386,21 @@ fn stop_and_start() {
     every_fault(&bench, &up, "stop");
     every_fault(&bench, &stopped, "up --set fileReservedTime=72");
     every_fault(&bench, &stopped, "start");
+}
+
+/// A master with its slave more, and then away again, emptied first.
+#[test]
+fn scale() {
+    let bench = Bench::new(others(Release::V29));
+    let up = bench.after(
+        &bench.daemon.world(),
+        "up --masters 1 --slaves 1 --no-console",
+    );
+    let more = "scale --masters 2 --slaves 2";
+    every_fault(&bench, &up, more);
+    let grown = bench.after(&up, more);
+    assert!(grown.closed.is_empty());
+    every_fault(&bench, &grown, "scale --masters 1 --slaves 1");
 }
 
 #[test]

@@ -1,15 +1,21 @@
 //! What stands behind the ports of a started container: just enough of a name server, broker and console that `rmqctl` finds
 //! them ready. A port answers while its container runs, as it would in a real daemon.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use rocketmq_protocol::{Command, Frame};
+use rocketmq_protocol::body::{
+    ConsumerOffsetSerializeWrapper, MessageQueue, ProducerTableInfo, QueueData, TopicConfig,
+    TopicConfigAndMappingSerializeWrapper, TopicOffset, TopicRouteData, TopicStatsTable,
+};
+use rocketmq_protocol::code::{request, response};
+use rocketmq_protocol::topic::perm;
+use rocketmq_protocol::{Command, Frame, json};
 use serde_json::{Value, json};
 
 use super::lock;
@@ -20,7 +26,32 @@ pub struct Engines {
     listening: Mutex<BTreeMap<u16, Listening>>,
     /// Commands by exec id.
     execs: Mutex<BTreeMap<String, Vec<String>>>,
-    brokers: Arc<Mutex<Value>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What all name servers know.
+#[derive(Default)]
+struct Known {
+    /// `ClusterInfo` of the brokers that run.
+    brokers: Value,
+    /// Masters whose topics clients are told not to send to.
+    closed: BTreeSet<String>,
+}
+
+impl Known {
+    fn is_master(&self, broker: &str) -> bool {
+        self.brokers["brokerAddrTable"][broker]["brokerAddrs"]
+            .get("0")
+            .is_some()
+    }
+}
+
+/// Who answers on a port.
+#[derive(Clone)]
+struct Who {
+    role: String,
+    /// Its broker's name.
+    broker: String,
 }
 
 /// Ends when dropped.
@@ -31,7 +62,7 @@ struct Listening {
 }
 
 impl Listening {
-    fn at(port: u16, listener: TcpListener, role: String, brokers: Arc<Mutex<Value>>) -> Listening {
+    fn at(port: u16, listener: TcpListener, who: Who, known: Arc<Mutex<Known>>) -> Listening {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let accepts = move || {
@@ -39,8 +70,8 @@ impl Listening {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                let (role, brokers) = (role.clone(), brokers.clone());
-                std::thread::spawn(move || serve(stream, &role, &brokers));
+                let (who, known) = (who.clone(), known.clone());
+                std::thread::spawn(move || serve(stream, &who, &known));
             }
         };
         Listening {
@@ -71,29 +102,50 @@ impl Engines {
             .iter()
             .filter(|c| c.status == "running")
             .collect();
-        *lock(&self.brokers) = brokers(&running);
-        let mut wanted: BTreeMap<u16, String> = BTreeMap::new();
+        {
+            let mut known = lock(&self.known);
+            known.brokers = brokers(&running);
+            // One that comes back registers its topics as it has them: open.
+            let masters = std::mem::take(&mut known.closed);
+            known.closed = masters
+                .into_iter()
+                .filter(|broker| known.is_master(broker))
+                .collect();
+        }
+        let mut wanted: BTreeMap<u16, Who> = BTreeMap::new();
         for container in running {
             if let Some(role) = container.label("io.rmqctl.role") {
-                wanted.extend(
-                    container
-                        .published()
-                        .into_iter()
-                        .map(|(_, port)| (port, role.to_owned())),
-                );
+                let who = Who {
+                    role: role.to_owned(),
+                    broker: container
+                        .label("io.rmqctl.broker")
+                        .unwrap_or_default()
+                        .to_owned(),
+                };
+                let ports = container.published().into_iter();
+                wanted.extend(ports.map(|(_, port)| (port, who.clone())));
             }
         }
         let mut listening = lock(&self.listening);
         listening.retain(|port, _| wanted.contains_key(port));
-        for (port, role) in wanted {
+        for (port, who) in wanted {
             let Entry::Vacant(free) = listening.entry(port) else {
                 continue;
             };
             // Taken by another: then it does not answer, and the test says so.
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-                free.insert(Listening::at(port, listener, role, self.brokers.clone()));
+                free.insert(Listening::at(port, listener, who, self.known.clone()));
             }
         }
+    }
+
+    /// Masters whose topics clients are told not to send to.
+    pub fn closed(&self) -> BTreeSet<String> {
+        lock(&self.known).closed.clone()
+    }
+
+    pub fn set_closed(&self, closed: BTreeSet<String>) {
+        lock(&self.known).closed = closed;
     }
 
     /// Keeps a command that is to be run in a container.
@@ -153,8 +205,8 @@ fn brokers(running: &[&Container]) -> Value {
     json!({"brokerAddrTable": table, "clusterAddrTable": {}})
 }
 
-fn serve(mut stream: TcpStream, role: &str, brokers: &Mutex<Value>) {
-    if role == "console" {
+fn serve(mut stream: TcpStream, who: &Who, known: &Mutex<Known>) {
+    if who.role == "console" {
         let mut head = [0; 512];
         if stream.read(&mut head).is_ok_and(|n| n > 0) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -170,22 +222,112 @@ fn serve(mut stream: TcpStream, role: &str, brokers: &Mutex<Value>) {
         buffer.extend_from_slice(&piece[..read]);
         while let Ok(Some(frame)) = Frame::cut(&mut buffer) {
             let Ok(request) = frame.decode() else { return };
-            if stream
-                .write_all(&answer(&request, brokers).to_bytes())
-                .is_err()
-            {
+            let answer = match who.role.as_str() {
+                "namesrv" => of_namesrv(&request, known),
+                _ => of_broker(&request, &who.broker),
+            };
+            if stream.write_all(&answer.to_bytes()).is_err() {
                 return;
             }
         }
     }
 }
 
-fn answer(request: &Command, brokers: &Mutex<Value>) -> Command {
-    let body = match request.code {
-        106 => lock(brokers).clone(),
-        28 => json!({"table": {"commitLogMaxOffset": "0", "brokerVersionDesc": "fake"}}),
-        907 => json!({"haConnectionInfo": [], "haClientRuntimeInfo": {"activated": true}}),
-        other => return request.error(3, format!("request type {other} not supported")),
-    };
-    request.response(0).with_body(body.to_string())
+fn of_namesrv(asked: &Command, known: &Mutex<Known>) -> Command {
+    let mut known = lock(known);
+    let broker = asked.ext.get("brokerName").unwrap_or_default();
+    match asked.code {
+        request::GET_BROKER_CLUSTER_INFO => asked
+            .response(response::SUCCESS)
+            .with_body(known.brokers.to_string()),
+        // Each master has a topic of its own name; others are not asked for.
+        request::GET_ROUTEINFO_BY_TOPIC => {
+            let topic = asked.ext.get("topic").unwrap_or_default();
+            if !known.is_master(topic) {
+                return asked.error(response::TOPIC_NOT_EXIST, "no route");
+            }
+            let open = perm::READ | perm::WRITE;
+            let perm = match known.closed.contains(topic) {
+                true => perm::READ,
+                false => open,
+            };
+            let queue = QueueData {
+                broker_name: topic.into(),
+                perm,
+                read_queue_nums: 1,
+                topic_sys_flag: 0,
+                write_queue_nums: 1,
+            };
+            body(
+                asked,
+                &TopicRouteData {
+                    queue_datas: vec![queue],
+                    ..TopicRouteData::default()
+                },
+            )
+        }
+        request::WIPE_WRITE_PERM_OF_BROKER if known.is_master(broker) => {
+            known.closed.insert(broker.to_owned());
+            asked.response(response::SUCCESS)
+        }
+        request::WIPE_WRITE_PERM_OF_BROKER => asked.response(response::SUCCESS),
+        request::ADD_WRITE_PERM_OF_BROKER => {
+            known.closed.remove(broker);
+            asked.response(response::SUCCESS)
+        }
+        _ => unsupported(asked),
+    }
+}
+
+/// A broker that holds nothing, so that it can be emptied at once.
+fn of_broker(asked: &Command, broker: &str) -> Command {
+    match asked.code {
+        request::GET_BROKER_RUNTIME_INFO => asked.response(response::SUCCESS).with_body(
+            json!({"table": {"commitLogMaxOffset": "0", "brokerVersionDesc": "fake"}}).to_string(),
+        ),
+        request::GET_BROKER_HA_STATUS => asked.response(response::SUCCESS).with_body(
+            json!({"haConnectionInfo": [], "haClientRuntimeInfo": {"activated": true}}).to_string(),
+        ),
+        request::GET_ALL_TOPIC_CONFIG => {
+            let topics = [broker, "orders"].map(|name| {
+                let topic = TopicConfig {
+                    topic_name: name.into(),
+                    ..TopicConfig::default()
+                };
+                (name.into(), Arc::new(topic))
+            });
+            body(
+                asked,
+                &TopicConfigAndMappingSerializeWrapper {
+                    topic_config_table: topics.into(),
+                    ..TopicConfigAndMappingSerializeWrapper::default()
+                },
+            )
+        }
+        request::GET_TOPIC_STATS_INFO => {
+            let topic = asked.ext.get("topic").unwrap_or_default();
+            let queue = MessageQueue::new(topic, broker, 0);
+            body(
+                asked,
+                &TopicStatsTable {
+                    offset_table: [(queue, TopicOffset::default())].into(),
+                    ..TopicStatsTable::default()
+                },
+            )
+        }
+        request::GET_ALL_CONSUMER_OFFSET => body(asked, &ConsumerOffsetSerializeWrapper::default()),
+        request::GET_ALL_PRODUCER_INFO => body(asked, &ProducerTableInfo::default()),
+        _ => unsupported(asked),
+    }
+}
+
+fn body(asked: &Command, body: &impl serde::Serialize) -> Command {
+    asked
+        .response(response::SUCCESS)
+        .with_body(json::to_fastjson(body))
+}
+
+fn unsupported(asked: &Command) -> Command {
+    let remark = format!("request type {} not supported", asked.code);
+    asked.error(response::REQUEST_CODE_NOT_SUPPORTED, remark)
 }

@@ -106,12 +106,15 @@ impl FakeDocker {
     }
 
     pub fn world(&self) -> World {
-        lock(&self.shared.world).clone()
+        let mut world = lock(&self.shared.world).clone();
+        world.closed = self.shared.engines.closed();
+        world
     }
 
     /// Puts the daemon into this state, and forgets what was asked.
     pub fn reset(&self, world: World, fault: Option<At>) {
         self.shared.engines.follow(&world);
+        self.shared.engines.set_closed(world.closed.clone());
         *lock(&self.shared.world) = world;
         *lock(&self.shared.fault) = fault;
         *lock(&self.shared.client.0) = None;

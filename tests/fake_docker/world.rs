@@ -67,6 +67,8 @@ pub struct World {
     pub volumes: Vec<Volume>,
     /// Labels by tag.
     pub images: BTreeMap<String, Value>,
+    /// Brokers of ours that name servers tell clients not to send to.
+    pub closed: BTreeSet<String>,
     clock: u64,
     /// How often each name was given, so that an id is the same in every run.
     given: BTreeMap<String, u32>,
@@ -155,6 +157,7 @@ impl World {
             networks: Vec::new(),
             volumes: Vec::new(),
             images: BTreeMap::new(),
+            closed: BTreeSet::new(),
             clock: 0,
             given: BTreeMap::new(),
         }
@@ -187,6 +190,9 @@ impl World {
             };
             lines.insert(format!("volume {name} [{}]", labels_text(&v.labels)));
         }
+        for broker in &self.closed {
+            lines.insert(format!("{broker} is closed to sends"));
+        }
         // Sets swallow doubles, and a double is what is looked for.
         let (c, n, v) = (
             self.containers.len(),
@@ -207,6 +213,9 @@ impl World {
         part.containers.retain(|c| keep(c.labels()));
         part.networks.retain(|n| keep(&n.labels));
         part.volumes.retain(|v| keep(&v.labels));
+        if !ours {
+            part.closed.clear();
+        }
         part
     }
 
