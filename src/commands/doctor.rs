@@ -4,13 +4,14 @@ use std::time::SystemTime;
 
 use super::power::await_nodes;
 use super::up::check_files;
-use super::{Cluster, Session, Timeout};
+use super::{Cluster, Session, Timeout, prune};
 use crate::doctor::checks::judge;
 use crate::doctor::facts::{self, Reach};
 use crate::doctor::{Check, Verdict};
 use crate::error::{Error, Exit};
 use crate::plan::{self, Kind, NodeState, Plan, UpOptions};
 use crate::properties;
+use crate::runtime::Leftover;
 use crate::ui::{self, Format};
 
 /// Look at everything that can be wrong with the cluster, and say what mends it. Exits with 7 on a fault
@@ -20,10 +21,11 @@ use crate::ui::{self, Format};
 #[command(after_help = "\
 Examples:
   rmqctl doctor
-  rmqctl doctor --fix        starts nodes that stand, makes those that are missing; changes no others
+  rmqctl doctor --fix        starts nodes that stand, makes those that are missing; changes no others; removes orphan networks
   rmqctl doctor -o json | jq '.checks[] | select(.verdict != \"good\")'")]
 pub struct Doctor {
-    /// Do what is safe: start nodes that do not run, let paused ones go on, make missing ones. Running nodes are not touched
+    /// Do what is safe: start nodes that do not run, let paused ones go on, make missing ones, remove networks of rmqctl's own that
+    /// have no node and no messages. Running nodes are not touched
     #[arg(long)]
     fix: bool,
     #[command(flatten)]
@@ -50,7 +52,7 @@ struct Report {
     verdict: Verdict,
     checks: Vec<Check>,
     reachability: Vec<Dialled>,
-    /// Nodes that --fix did something to.
+    /// Nodes that --fix did something to, and networks that it removed.
     fixed: Vec<String>,
 }
 
@@ -79,10 +81,15 @@ impl From<Reach> for Dialled {
 /// `doctor`
 pub async fn doctor(args: Doctor, session: &Session<'_>) -> Result<u8, Error> {
     let mut cluster = session.cluster().await?;
-    let mut report = examine(&cluster, session).await?;
+    let (mut report, networks) = examine(&cluster, session).await?;
     if args.fix && report.checks.iter().any(|check| check.fixable) {
-        let fixed = fix(&args, &mut cluster, session).await?;
-        report = examine(&cluster, session).await?;
+        let mut fixed = fix(&args, &mut cluster, session).await?;
+        // Under the locks of their own clusters, after this one's was given back.
+        prune::remove(cluster.runtime.as_ref(), &networks, session).await?;
+        let left;
+        (report, left) = examine(&cluster, session).await?;
+        let gone = networks.into_iter().filter(|was| !left.contains(was));
+        fixed.extend(gone.map(|network| network.name));
         report.fixed = fixed;
     }
     session.ui.clear();
@@ -101,7 +108,11 @@ pub async fn doctor(args: Doctor, session: &Session<'_>) -> Result<u8, Error> {
     })
 }
 
-async fn examine(cluster: &Cluster, session: &Session<'_>) -> Result<Report, Error> {
+/// The report, and the networks that are nobody's any more.
+async fn examine(
+    cluster: &Cluster,
+    session: &Session<'_>,
+) -> Result<(Report, Vec<Leftover>), Error> {
     session.ui.doing("doctor", "asking everybody");
     let facts = tokio::select! {
         facts = facts::gather(cluster.runtime.as_ref(), &cluster.desired) => facts?,
@@ -109,7 +120,7 @@ async fn examine(cluster: &Cluster, session: &Session<'_>) -> Result<Report, Err
     };
     let checks = judge(&cluster.desired, &facts);
     session.ui.clear();
-    Ok(Report {
+    let report = Report {
         cluster: cluster.spec.name.clone(),
         runtime: facts.runtime,
         verdict: checks
@@ -120,7 +131,8 @@ async fn examine(cluster: &Cluster, session: &Session<'_>) -> Result<Report, Err
         checks,
         reachability: facts.reach.into_iter().map(Dialled::from).collect(),
         fixed: Vec::new(),
-    })
+    };
+    Ok((report, facts.networks))
 }
 
 /// Does what `up` would do to nodes that do not run; those that run are left out, whatever they run.

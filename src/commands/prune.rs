@@ -25,7 +25,8 @@ pub struct Prune {
     /// Only clusters that were raised to end by themselves, and whose time is up or whose `rmqctl run` is gone
     #[arg(long)]
     expired: bool,
-    /// Of all but expired clusters, only what was made longer ago: 24h
+    /// Of all but expired clusters, only what was made, or for an engine's image loaded, longer ago: 24h. What does not tell its
+    /// age stays, as an image that `docker load` brought
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     older_than: Option<Duration>,
     /// Remove without asking
@@ -159,7 +160,7 @@ fn agreed(args: &Prune, session: &Session<'_>) -> Result<bool, Error> {
 }
 
 /// Removes what is still left over once its cluster is locked: an `up` may have come in between.
-async fn remove(
+pub(super) async fn remove(
     runtime: &dyn Runtime,
     left: &[Leftover],
     session: &Session<'_>,

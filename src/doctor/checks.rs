@@ -688,14 +688,32 @@ fn leftovers(desired: &Desired, facts: &Facts) -> Check {
             ));
         }
     }
-    Check::of(
+    let own = details.len();
+    details.extend(facts.networks.iter().map(|network| {
+        let cluster = network.cluster.as_deref().unwrap_or("?");
+        format!(
+            "network {} of cluster {cluster} has no node and no messages",
+            network.name
+        )
+    }));
+    let mut check = Check::of(
         "leftovers",
         Warning,
         details,
         "none",
-        "things stand that the spec does not name",
-    )
-    .remedy(desired.suggest("up --remove-orphans   removes such nodes; their volumes stay"))
+        "things stand that no spec names",
+    );
+    if own > 0 {
+        check = check.remedy(
+            desired.suggest("up --remove-orphans   removes such nodes; their volumes stay"),
+        );
+    }
+    if facts.networks.is_empty() {
+        return check;
+    }
+    check
+        .fixable()
+        .remedy(desired.suggest("doctor --fix   removes such networks"))
 }
 
 /// Nodes have their runtime's clock: on this host it is this host's; a virtual machine's may run off.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::plan::{NodeState, Observed};
 use crate::probe::{self, Dial, View};
 use crate::runtime::describe::{About, Description};
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{Leftover, LeftoverKind, Runtime, RuntimeError};
 use crate::topology::{Desired, Node, Role, Site};
 
 /// How long one node may take for one answer.
@@ -22,6 +22,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const GROUPS_MAX: usize = 200;
 /// The console's overview is some KiB per broker and topic.
 const OVERVIEW_MAX: u64 = 16 << 20;
+
+/// Seconds after which a network without nodes is nobody's: another host that shares the daemon may be raising a cluster.
+const ORPHAN_AGE: u64 = 60;
 
 /// How old the console's answer may be.
 const CONSOLE_FRESH: Duration = Duration::from_secs(1);
@@ -68,6 +71,8 @@ pub struct Facts {
     pub console: Option<Result<BTreeMap<String, Option<String>>, String>>,
     /// Memory in use, by container.
     pub memory: BTreeMap<String, u64>,
+    /// Networks of other clusters that have no node and no messages: what a killed `rmqctl run` leaves.
+    pub networks: Vec<Leftover>,
 }
 
 /// What one broker says of itself.
@@ -115,13 +120,14 @@ pub async fn gather(runtime: &dyn Runtime, desired: &Desired) -> Result<Facts, E
         seen.is_some_and(|n| n.state == NodeState::Running)
     };
     let running: Vec<&Node> = desired.nodes.iter().filter(runs).collect();
-    let (descriptions, files, brokers, routes, reach, console) = tokio::join!(
+    let (descriptions, files, brokers, routes, reach, console, networks) = tokio::join!(
         describe_all(runtime, desired),
         files_of(runtime, desired),
         ask_brokers(desired, &running),
         ask_namesrvs(desired, &running),
         dial_all(runtime, desired, &running),
         ask_console(desired, &running),
+        orphan_networks(runtime, desired, now.as_ref().map_or(0, Duration::as_secs)),
     );
     Ok(Facts {
         runtime: runtime.kind(),
@@ -136,8 +142,28 @@ pub async fn gather(runtime: &dyn Runtime, desired: &Desired) -> Result<Facts, E
         reach,
         console,
         memory: memory?,
+        networks: networks?,
         observed,
     })
+}
+
+/// This cluster's own network is the nodes check's matter; one whose cluster has messages left keeps what `up` needs to find them.
+async fn orphan_networks(
+    runtime: &dyn Runtime,
+    desired: &Desired,
+    now: u64,
+) -> Result<Vec<Leftover>, RuntimeError> {
+    let all = runtime.leftovers().await?;
+    let is_orphan = |left: &&Leftover| {
+        let of = left.cluster.as_deref();
+        left.kind == LeftoverKind::Network
+            && left.created_at.is_some_and(|at| at + ORPHAN_AGE <= now)
+            && of != Some(desired.cluster.as_str())
+            && !all
+                .iter()
+                .any(|o| o.has_messages && o.cluster == left.cluster)
+    };
+    Ok(all.iter().filter(is_orphan).cloned().collect())
 }
 
 async fn describe_all(

@@ -264,6 +264,13 @@ impl World {
                 Some(json!({"ID": id, "Running": false, "ExitCode": 0})),
             ),
             ("POST", ["images", "load"]) => self.load_image(request),
+            ("POST", ["images", image @ .., "tag"]) => {
+                let tag = image.join("/");
+                match self.images.contains_key(&tag) {
+                    true => (201, None),
+                    false => refused(404, format!("No such image: {tag}")),
+                }
+            }
             _ => refused(
                 404,
                 format!("page not found: {} {}", request.method, request.path),

@@ -6,7 +6,7 @@ cluster=rmqd offset=13100
 
 # One cluster a runtime: `place process`, then the cases, then `place docker`.
 conf() { echo "$work/conf-$runtime"; }
-raise() { rmq up --runtime "$runtime" --port-offset "$offset" --conf-dir "$(conf)" --masters 1 --slaves 1 --timeout 90s "$@"; }
+raise() { rmq up --runtime "$runtime" --port-offset "$offset" --conf-dir "$(conf)" --masters 1 --slaves 1 --replication sync --timeout 90s "$@"; }
 ready() { within 60 healthy; }
 verdict() { # CHECK: its verdict
     { rmq doctor -o json || [ $? = 7 ]; } | json "[c['verdict'] for c in d['checks'] if c['id']=='$1']"
@@ -70,6 +70,64 @@ cuts_a_node_off() {
     doctor_says network "fault: rmqmaster1 is not on"
     rmq chaos heal rmqmaster1; ready
     well
+}
+# Two nodes of a cluster whose acknowledgements need both: each serves its clients, and nothing passes between them.
+two_nodes_do_not_reach_each_other() {
+    local sent answered
+    rmq topic create cut >/dev/null
+    rmq msg send cut before --count 200 -o json >"$work/before"
+    rmq chaos partition rmqslave1 rmqmaster1 >"$work/cut" 2>&1; has "$work/cut" "rmqslave1 .*and rmqmaster1 do not reach each other" "chaos heal rmqslave1 rmqmaster1"
+    exits 7 rmq status >"$work/status"; has "$work/status" "rmqslave1 .*cut off" "rmqmaster1 .*cut off" "chaos heal rmqslave1 rmqmaster1"
+    exits 7 rmq why slave1 >"$work/why"; has "$work/why" "cut off from rmqmaster1" "chaos heal rmqslave1 rmqmaster1"
+    doctor_says partitions "fault: rmqmaster1 and rmqslave1 do not reach each other"
+    # As RocketMQ has it: stored, and not acknowledged. The slave is registered and is asked as before.
+    rmq msg send cut meanwhile >"$work/meanwhile"; has "$work/meanwhile" "FLUSH_SLAVE_TIMEOUT"
+    same "a client of the slave is served" True "$(nodes_json | json 'all(n["address"] for n in d["nodes"] if n["role"] in ("master", "slave"))')"
+    rmq chaos heal rmqslave1 rmqmaster1; ready
+    rmq msg send cut after --count 100 -o json >"$work/after"
+    sent=$(cat "$work/before" "$work/after" | grep -c '"status": "SUCCESS"')
+    same "acknowledged" 300 "$sent"
+    answered=$(rmq msg tail cut --from earliest -n 1000 -o json | json 'len({m["messageId"] for m in d if m["body"] != "meanwhile"})')
+    same "acknowledged and found" 300 "$answered"
+    rmq verify ha --all -o json >"$work/ha"
+    same "the slave holds the same" "True 0 0" "$(json '"%s %d %d" % (d["ok"], sum(s["missing"] for s in d["slaves"]), sum(s["different"] for s in d["slaves"]))' <"$work/ha")"
+    well
+}
+a_broker_does_not_reach_the_name_server() {
+    rmq chaos partition broker-a:0 rmqnamesrv
+    exits 7 rmq status -o json >"$work/status"
+    same "who is cut off" "rmqmaster1:rmqnamesrv rmqnamesrv:rmqmaster1" "$(json 'sorted(n["name"] + ":" + ",".join(n["cutOffFrom"]) for n in d["nodes"] if "cutOffFrom" in n)' <"$work/status" | paste -sd' ')"
+    same "its address is not handed out" None "$(json '[n["address"] for n in d["nodes"] if n["name"] == "rmqmaster1"]' <"$work/status")"
+    # The slave goes on following it.
+    same "the slave is in sync" "healthy 0" "$(json '["%s %d" % (n["state"], n["lagBytes"]) for n in d["nodes"] if n["name"] == "rmqslave1"]' <"$work/status")"
+    rmq chaos heal --all; ready
+    exits 2 rmq chaos partition broker-a rmqslave1 2>"$work/err"; has "$work/err" RMQ-E086
+    exits 2 rmq chaos partition rmqmaster1 rmqconsole 2>"$work/err"; has "$work/err" RMQ-E005
+    healthy
+}
+# Nobody is left to heal it: the nodes do so themselves.
+a_cut_ends_though_rmqctl_was_killed() {
+    "$RMQCTL" --name "$cluster" chaos partition rmqslave1 rmqmaster1 --for 4s >"$work/chaos" 2>&1 & local chaos=$!
+    within 20 grep -q "Ctrl-C heals" "$work/chaos"; kill -9 "$chaos"; wait "$chaos" || true
+    exits 7 rmq status >"$work/status"; has "$work/status" "rmqslave1 .*cut off"
+    ready
+    "$RMQCTL" --name "$cluster" chaos partition rmqslave1 rmqmaster1 --for 600s >"$work/chaos" 2>&1 & chaos=$!
+    within 20 grep -q "Ctrl-C heals" "$work/chaos"; kill -TERM "$chaos"; exits 143 wait "$chaos"
+    ready
+}
+# Started in between, it would run with the file that the other is about to replace.
+leaves_a_node_to_whoever_changes_the_cluster() {
+    "$RMQCTL" --name "$cluster" chaos kill rmqslave1 --for 600s >"$work/kill" 2>&1 & local chaos=$! lock
+    within 20 grep -q "Ctrl-C heals" "$work/kill"
+    lock=$(find "$XDG_RUNTIME_DIR" -name "*$runtime-$cluster.lock"); [ -f "$lock" ] || fail "no lock file: $(find "$XDG_RUNTIME_DIR")"
+    exec 8>"$lock"; flock 8
+    "$RMQCTL" --name "$cluster" chaos heal rmqslave1 8>&- >"$work/heal" 2>&1 & local heal=$!
+    within 20 grep -q "another rmqctl is changing cluster" "$work/heal"
+    exits 7 rmq status -o json 8>&- >"$work/status"
+    same "it waits" "exited (137)" "$(json '[n["state"] for n in d["nodes"] if n["name"] == "rmqslave1"]' <"$work/status")"
+    exec 8>&-; wait "$heal"; ready
+    kill -INT "$chaos"; exits 130 wait "$chaos"
+    ready
 }
 finds_and_starts_a_stopped_slave() {
     rmq stop rmqslave1
@@ -152,17 +210,32 @@ follows_a_node_over_its_restart() {
     kill -INT "$logs"; wait "$logs" || true
     [ "$rc" = 0 ]
 }
+# As a killed `rmqctl run` leaves one; made when this stage began, since a young one may be another's that is being raised.
+removes_a_network_that_is_nobodys() {
+    [ "$runtime" = docker ] || return 0
+    within 60 eval 'rmq doctor | grep "network $cluster-gone-rmqnetwork of cluster $cluster-gone has no node"'
+    well --fix; has "$work/doctor" "✔ leftovers"
+    ! docker network inspect "$cluster-gone-rmqnetwork" >/dev/null 2>&1 || fail "it stands"
+    docker network inspect "my-$cluster-rmqnetwork" >/dev/null
+}
 leaves_nothing_behind() { rmq down --volumes; }
 
-owns_cluster
+# shellcheck disable=SC2317  # called by the trap
+no_networks() { docker network rm "$cluster-gone-rmqnetwork" "my-$cluster-rmqnetwork" >/dev/null 2>&1 || true; }
+owns_cluster no_networks
+no_networks
+docker network create --label "io.rmqctl.cluster=$cluster-gone" "$cluster-gone-rmqnetwork" >/dev/null
+docker network create "my-$cluster-rmqnetwork" >/dev/null
 for runtime in process docker; do
     wipe_cluster
     export RMQCTL_RUNTIME=$runtime
     check "$runtime.comes_up" comes_up
     [ "$last" = 0 ] || continue
     for c in finds_nothing_in_a_healthy_cluster sees_a_crash_and_the_way_back pauses_and_lets_go_on heals_after_a_time heals_at_ctrl_c \
-        cuts_a_node_off finds_and_starts_a_stopped_slave names_who_holds_a_port tells_a_wrong_address dumps_what_it_says \
-        runs_commands_and_returns_their_code copies_out_and_in merges_logs_by_time follows_a_node_over_its_restart leaves_nothing_behind; do
+        cuts_a_node_off two_nodes_do_not_reach_each_other a_broker_does_not_reach_the_name_server a_cut_ends_though_rmqctl_was_killed \
+        leaves_a_node_to_whoever_changes_the_cluster finds_and_starts_a_stopped_slave names_who_holds_a_port tells_a_wrong_address dumps_what_it_says \
+        runs_commands_and_returns_their_code copies_out_and_in merges_logs_by_time follows_a_node_over_its_restart \
+        removes_a_network_that_is_nobodys leaves_nothing_behind; do
         check "$runtime.$c" "$c"
     done
 done

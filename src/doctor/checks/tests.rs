@@ -4,6 +4,7 @@ use crate::doctor::facts::Reach;
 use crate::plan::{Conflict, Observed};
 use crate::probe::{Dial, NodeView};
 use crate::runtime::describe::{Description, Network};
+use crate::runtime::{Leftover, LeftoverKind};
 use crate::spec::{ClusterSpec, Profile};
 use crate::topology::desired;
 
@@ -329,4 +330,27 @@ fn a_partition_on_purpose_is_told_once_with_what_ends_it() {
         ["rmqnamesrv and rmqslave1 do not reach each other"]
     );
     assert_eq!(check.remedies, ["rmqctl chaos heal rmqnamesrv rmqslave1"]);
+}
+
+#[test]
+fn an_orphan_network_is_a_leftover_that_fix_removes() {
+    let desired = cluster();
+    let mut facts = well(&desired);
+    facts.networks.push(Leftover {
+        kind: LeftoverKind::Network,
+        name: "ci7-rmqnetwork".into(),
+        cluster: Some("ci7".into()),
+        created_at: None,
+        has_messages: false,
+    });
+    let check = only(&desired, &facts, "leftovers");
+    assert_eq!(
+        check.details,
+        ["network ci7-rmqnetwork of cluster ci7 has no node and no messages"]
+    );
+    assert!(check.fixable);
+    assert_eq!(
+        check.remedies,
+        ["rmqctl doctor --fix   removes such networks"]
+    );
 }

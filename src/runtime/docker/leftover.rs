@@ -91,6 +91,7 @@ impl Docker {
             let used = containers
                 .iter()
                 .any(|c| c.image_id.as_ref() == Some(&image.id));
+            let created_at = self.loaded_at(&image.id).await;
             for tag in image.repo_tags {
                 let runs = containers.iter().any(|c| c.image.as_ref() == Some(&tag));
                 if used || runs || own.as_ref() == Some(&tag) {
@@ -100,12 +101,20 @@ impl Docker {
                     kind: LeftoverKind::Engine,
                     name: tag,
                     cluster: None,
-                    created_at: u64::try_from(image.created).ok(),
+                    created_at,
                     has_messages: false,
                 });
             }
         }
         Ok(left)
+    }
+
+    /// When an engine's image was loaded here; it says nothing of its making, so that equal content is an equal image. `None` of one
+    /// that another program loaded.
+    async fn loaded_at(&self, image: &str) -> Option<u64> {
+        let image = self.api.inspect_image(image).await.ok()?;
+        let tagged = image.metadata?.last_tag_time?;
+        unix_seconds(&tagged)
     }
 
     /// Removes one of these; the daemon refuses what has come into use meanwhile.

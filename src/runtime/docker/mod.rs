@@ -140,7 +140,18 @@ impl Docker {
             }
         }
         match (self.has_image(&engine).await?, refusal) {
-            (true, _) => Ok(()),
+            (true, _) => {
+                // A loaded image has no time of its own, and a daemon notes the time of a tag only where it was asked for it.
+                // `prune --older-than` reads it; an image without it is never taken for an old one, so a refusal matters little.
+                if let Some((name, version)) = tag.split_once(':') {
+                    let options = query::TagImageOptionsBuilder::new()
+                        .repo(name)
+                        .tag(version)
+                        .build();
+                    let _ = self.api.tag_image(&tag, Some(options)).await;
+                }
+                Ok(())
+            }
             (false, Some(e)) => Err(RuntimeError::failed("load image", &tag, e)),
             (false, None) => Err(RuntimeError::failed(
                 "load image",
