@@ -3,7 +3,7 @@
 # needs: docker python rmqctl
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 # The rounds of each runtime (50 make a thorough run), and what makes them the same again.
-rounds=${CONVERGE_ROUNDS:-12} seed=${CONVERGE_SEED:-$RANDOM}
+rounds=${CONVERGE_ROUNDS:-14} seed=${CONVERGE_SEED:-$RANDOM}
 cluster=rmqk offset=13000
 RANDOM=$seed
 
@@ -78,12 +78,15 @@ converges() { # RUNTIME
     if [ "$runtime" = docker ]; then make_strangers; before=$(strangers); fi
     for ((round = 1; round <= rounds; round++)); do
         echo "round $round"
-        case $((round % 6)) in
+        case $((round % 7)) in
             1) killed_then_again 2500 rmqctl restart ;;
             2) hours=$((120 - hours)); killed_then_again 3000 with_slaves 1 --set "fileReservedTime=$hours" ;;
             3) killed_then_again 2000 rmqctl stop; killed_then_again 1500 rmqctl start ;;
             4) killed_then_again 1500 rmqctl down; killed_then_again 2000 with_slaves 1 ;;
             5) killed_then_again 2500 with_slaves 2; killed_then_again 1500 with_slaves 1 --remove-orphans ;;
+            # Down again as well: what is gone half-way comes back empty or is taken away.
+            6) killed_then_again 3000 rmqctl scale --masters 2 --slaves 2 --settle 1s; within 30 healthy
+                killed_then_again 2500 rmqctl scale --masters 1 --slaves 1 --settle 1s --volumes ;;
             0) killed_then_again 1500 rmqctl down --volumes; same "left behind" "" "$(what_is_left)"; killed_then_again 2500 with_slaves 1 ;;
         esac
         (rmqctl plan --runtime "$runtime" --exit-code >"$work/plan") || { cat "$work/plan"; fail "round $round: the plan is not empty"; }
