@@ -158,12 +158,15 @@ impl From<RuntimeError> for Error {
             RuntimeError::Image { .. } => ("RMQ-E004", Exit::Failed),
             RuntimeError::Unsupported { .. } => ("RMQ-E005", Exit::Usage),
             RuntimeError::NoImage { .. } => ("RMQ-E006", Exit::Failed),
+            RuntimeError::NotEngine { .. } => ("RMQ-E007", Exit::Spec),
             RuntimeError::NotOurs { .. } => ("RMQ-E014", Exit::Conflict),
             RuntimeError::Failed { .. } => ("RMQ-E001", Exit::Failed),
         };
         let hint = error.hint();
         let mut made = Error::new(id, exit, error.to_string());
-        if let RuntimeError::NoImage { reason, .. } = &error {
+        if let RuntimeError::NoImage { reason, .. } | RuntimeError::NotEngine { reason, .. } =
+            &error
+        {
             made = made.detail(reason).detail("nothing was changed");
         }
         match hint {

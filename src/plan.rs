@@ -2,18 +2,21 @@
 
 mod lifecycle;
 mod scale;
+mod stores;
 mod undo;
 mod up;
 
 pub use lifecycle::{down, restart, start, stop};
 pub use scale::{ScaleOptions, departing, scale};
+pub use stores::refuse_memory_loss;
 pub use undo::undo;
 pub use up::up;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::topology::{Desired, Node, Role};
+use crate::topology::{Desired, Node, Role, volume_words};
 
 /// A running or stopped node as a runtime found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,12 @@ pub struct Observed {
     pub spec: Option<String>,
     /// Names or host ports that the desired state needs and something foreign holds.
     pub conflicts: Vec<Conflict>,
+    /// Directories of the host that nodes cannot keep their stores in as they are.
+    pub store_faults: Vec<StoreFault>,
+    /// Those of `volumes` that are directories with a store which rmqctl did not make there: used, and never removed.
+    pub found_stores: Vec<String>,
+    /// Brokers, by node, that say they hold no message. Asked only where a plan may depend on it.
+    pub empty: Vec<String>,
     /// Brokers that the name servers tell clients not to send to. No runtime knows it: commands ask the name servers.
     pub closed: Vec<String>,
 }
@@ -84,6 +93,19 @@ pub struct Conflict {
     pub holder: String,
     /// Which node wanted it.
     pub node: String,
+}
+
+/// Why a directory of the host cannot hold a node's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFault {
+    /// Whose store it is to be.
+    pub node: String,
+    #[allow(missing_docs)]
+    pub dir: PathBuf,
+    /// What is wrong, to be read after the directory: `is uid 0's`.
+    pub why: String,
+    /// The command that mends it, and the path that it is given.
+    pub mend: Option<(String, PathBuf)>,
 }
 
 /// One call of a runtime. A `String` of a node is its container's name (`ci42-rmqmaster1`), of a volume the volume's.
@@ -138,7 +160,7 @@ impl std::fmt::Display for Action {
         match self {
             Action::EnsureImage => write!(f, "engine image"),
             Action::CreateNetwork => write!(f, "create network"),
-            Action::CreateVolume(volume) => write!(f, "create volume {volume}"),
+            Action::CreateVolume(volume) => write!(f, "create {}", volume_words(volume)),
             Action::CreateNode(node) => write!(f, "create {}", node.container),
             Action::Configure(node) => write!(f, "configure {}", node.container),
             Action::StoreSpec => write!(f, "keep the spec"),
@@ -156,7 +178,7 @@ impl std::fmt::Display for Action {
             Action::StopNode(name) => write!(f, "stop {name}"),
             Action::RemoveNode(name) => write!(f, "remove {name}"),
             Action::RemoveNetwork => write!(f, "remove network"),
-            Action::RemoveVolume(volume) => write!(f, "remove volume {volume}"),
+            Action::RemoveVolume(volume) => write!(f, "remove {}", volume_words(volume)),
         }
     }
 }

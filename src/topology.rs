@@ -3,6 +3,7 @@
 //! Names and ports are a closed form of a node's number, so that no node moves when a cluster grows.
 
 mod apache;
+mod build;
 mod places;
 mod subnet;
 
@@ -11,17 +12,13 @@ pub use subnet::Subnet;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use self::places::{Place, check_names, check_ports, letters, numbered, places, slot};
+use self::build::Builder;
+use self::places::{check_names, check_ports, places};
 use crate::error::{Error, Exit};
-use crate::properties;
-use crate::spec::{
-    self, ClusterSpec, DEFAULT_NAME, Ephemeral, Mode, NodeSpec, Profile, Properties, unknown_name,
-};
+use crate::spec::{self, ClusterSpec, DEFAULT_NAME, Ephemeral, Storage, unknown_name};
 
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -71,8 +68,14 @@ pub struct Node {
     /// The image that it runs, where that is not the engine's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Volume that holds the store: `rmqmaster1-store`.
+    /// The image of rmqctl's engine that it runs, where that is not the one made from the running binary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_image: Option<String>,
+    /// What holds the store: a volume's name (`rmqmaster1-store`), or a directory of the host (see [`data_dir`]).
     pub volume: Option<String>,
+    /// Bytes that the store may take in memory; it then has no volume, and goes with the node's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmpfs: Option<u64>,
     /// The properties file's name in the conf dir (`broker-a-master.properties`) and its text, the user's edits in it.
     /// Console has none. The Docker runtime appends `internalSubnet` and `internalGateway` to a name server's text when
     /// it uploads it, since it alone knows the network's.
@@ -141,6 +144,16 @@ pub const CONTAINER_BINARY: &str = "/rmqctl";
 /// Where a container's store volume is mounted. The image has this directory, owned by the engine's user.
 pub const CONTAINER_STORE: &str = "/var/lib/rmq/store";
 
+/// Where a container's store in memory is. The image has no such directory, so that a runtime that cannot say whose the memory is
+/// (a swarm) does not give it that one's mode.
+const CONTAINER_MEMORY: &str = "/var/lib/rmq/memory";
+
+/// Options of a store in memory: its size, and the engine's user as its owner. By a mode alone it would be root's after the first
+/// start of its container: the runtime then gives it the mode of the directory that it left behind.
+pub fn memory_options(bytes: u64) -> String {
+    format!("size={bytes},mode=0750,uid={CONTAINER_UID},gid={CONTAINER_UID}")
+}
+
 impl Site {
     /// Host name of a node as its peers dial it.
     fn host<'a>(&self, node: &'a str) -> &'a str {
@@ -187,7 +200,35 @@ impl Role {
     }
 }
 
+/// The directory of the host that a name in the place of a volume's is. Volumes have no `/` in their names.
+pub fn data_dir(volume: &str) -> Option<&Path> {
+    volume.starts_with('/').then(|| Path::new(volume))
+}
+
+/// A path as a shell takes it.
+pub fn quoted_path(path: &Path) -> String {
+    spec::quoted(&path.display().to_string())
+}
+
+/// A store's place in words: `volume rmqmaster1-store`, `directory /srv/rmq/rmqmaster1`.
+pub fn volume_words(volume: &str) -> String {
+    match data_dir(volume) {
+        Some(_) => format!("directory {volume}"),
+        None => format!("volume {volume}"),
+    }
+}
+
 impl Node {
+    /// The directory of the host that holds its store, where that is none of the runtime's volumes.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.volume.as_deref().and_then(data_dir)
+    }
+
+    /// The name that its volume has, or would have.
+    pub fn volume_name(&self) -> String {
+        format!("{}-store", self.container)
+    }
+
     /// Ports of the host that it takes; of a plain process all are the host's.
     pub fn host_ports(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().map(|p| p.host.unwrap_or(p.container))
@@ -250,6 +291,13 @@ impl Desired {
         std::iter::once(self.bind)
             .chain(self.gateway.map(IpAddr::V4))
             .collect()
+    }
+
+    /// The image of rmqctl's engine that was asked for by its reference.
+    pub fn engine_image(&self) -> Option<&str> {
+        self.nodes
+            .iter()
+            .find_map(|node| node.engine_image.as_deref())
     }
 
     /// The image that brokers run, where it is not the engine's own.
@@ -318,14 +366,15 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         .network
         .clone()
         .unwrap_or_else(|| format!("{prefix}rmqnetwork"));
-    if let (Site::Loopback { .. }, Some(image)) = (site, spec.engine.image()) {
+    let image = spec.engine.image().or(spec.engine_image.as_deref());
+    if let (Site::Loopback { .. }, Some(image)) = (site, image) {
         return Err(Error::new(
             "RMQ-E107",
             Exit::Spec,
             format!("plain processes cannot run the image {image}"),
         )
         .hint("--runtime docker")
-        .hint("--engine bundled"));
+        .hint("--engine bundled --image bundled"));
     }
     if let (Some(_), Some(image)) = (spec.ephemeral, spec.engine.image()) {
         return Err(Error::new(
@@ -337,6 +386,7 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         .hint("--engine bundled")
         .hint("up without --rm, and down"));
     }
+    check_storage(spec, site)?;
     // A foreign name server knows one address of a broker. 127.0.0.1 would be each container itself, for slaves and the console.
     let subnet = match (&spec.subnet, spec.engine.image()) {
         (Some(text), Some(_)) => Some(Subnet::parse(text)?),
@@ -366,6 +416,7 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
         nodes.push(builder.console()?);
     }
     check_ports(&nodes)?;
+    check_data_dirs(spec, &nodes)?;
     Ok(Desired {
         cluster: spec.name.clone(),
         network: builder.network,
@@ -386,351 +437,47 @@ pub fn desired(spec: &ClusterSpec, site: &Site) -> Result<Desired, Error> {
     })
 }
 
-struct Builder<'a> {
-    spec: &'a ClusterSpec,
-    site: &'a Site,
-    prefix: String,
-    network: String,
-    gateway: Option<Ipv4Addr>,
-    /// What clients outside the network are told.
-    advertise: String,
-}
-
-impl Builder<'_> {
-    fn offset(&self, base: u32, node: &str) -> Result<u16, Error> {
-        u16::try_from(base + u32::from(self.spec.port_offset)).map_err(|_| {
-            Error::new(
-                "RMQ-E105",
-                Exit::Spec,
-                format!(
-                    "{node} would have port {}, above 65535",
-                    base + u32::from(self.spec.port_offset)
-                ),
-            )
-            .detail("brokers stand 1000 ports apart from 10911; 55 of them fit below 65536")
-            .hint("fewer brokers, or a smaller --port-offset")
-        })
-    }
-
-    fn own(&self, name: &str) -> Option<&NodeSpec> {
-        self.spec.nodes.get(name)
-    }
-
-    /// What all kinds of nodes have in common; ends with the hash.
-    fn node(
-        &self,
-        role: Role,
-        name: String,
-        broker: Option<BrokerId>,
-        ports: Vec<Port>,
-        file: Option<(String, String)>,
-    ) -> Node {
-        let own = self.own(&name);
-        let memory = own.and_then(|n| n.memory).or(self.spec.memory);
-        let cpus = own.and_then(|n| n.cpus).or(self.spec.cpus);
-        let conf_path = file
-            .as_ref()
-            .map(|(file, _)| self.site.conf_path(&name, file));
-        let mut command = vec!["engine".to_owned(), role.engine().to_owned()];
-        if let Some(path) = &conf_path {
-            command.extend(["-c".to_owned(), path.display().to_string()]);
-        }
-        // A process' supervisor ends it; in a container there is nobody else.
-        if let (Some(ephemeral), Site::Network) = (self.spec.ephemeral, self.site) {
-            command.extend(["--until".to_owned(), ephemeral.until.to_string()]);
-        }
-        let aliases = match (role, name.as_str()) {
-            // `namesrv` is what RocketMQ's images call it; `rmqserver` is the name of older recipes.
-            (Role::Namesrv, "rmqnamesrv") => vec!["namesrv".to_owned(), "rmqserver".to_owned()],
-            _ => Vec::new(),
-        };
-        Node {
-            container: format!("{}{name}", self.prefix),
-            aliases,
-            role,
-            broker,
-            ports,
-            image: None,
-            volume: (role != Role::Console && self.spec.ephemeral.is_none())
-                .then(|| format!("{}{name}-store", self.prefix)),
-            conf_path,
-            store_path: (role != Role::Console).then(|| self.site.store_path(&name)),
-            file,
-            memory,
-            // A billionth of a core is the daemon's unit; a spec's cores are checked to be finite and not negative.
-            nano_cpus: cpus.map(|cores| (cores * 1e9).round() as i64),
-            command,
-            env: self.spec.env.clone(),
-            config_hash: String::new(),
-            name,
-        }
-    }
-
-    fn hashed(&self, mut node: Node) -> Node {
-        if let Some(image) = self.spec.engine.image() {
-            apache::convert(&mut node, image);
-        }
-        let json = serde_json::to_vec(&(
-            &node,
-            &self.network,
-            self.spec.bind,
-            self.gateway,
-            self.spec.stop_timeout_seconds,
-            &self.spec.labels,
-        ))
-        .expect("a node has string keys and no floats");
-        let digest = Sha256::digest(&json);
-        node.config_hash = digest
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        node
-    }
-
-    fn bind_address(&self) -> String {
-        match self.site {
-            Site::Network => "0.0.0.0".to_owned(),
-            Site::Loopback { .. } => self.spec.bind.to_string(),
-        }
-    }
-
-    /// Name server k's port where its peers dial it.
-    fn namesrv_port(&self, number: u32) -> Result<u16, Error> {
-        match self.site {
-            // Each container has its own 9876, so that an address in the network is the same in every cluster.
-            Site::Network => Ok(9876),
-            Site::Loopback { .. } => self.offset(9875 + number, "a name server"),
-        }
-    }
-
-    fn namesrvs(&self) -> Result<Vec<String>, Error> {
-        (1..=self.spec.namesrvs)
-            .map(|k| {
-                Ok(format!(
-                    "{}:{}",
-                    self.site.host(&numbered(Role::Namesrv, k)),
-                    self.namesrv_port(k)?
-                ))
-            })
-            .collect()
-    }
-
-    fn namesrv(&self, number: u32) -> Result<Node, Error> {
-        let name = numbered(Role::Namesrv, number);
-        let listen = self.namesrv_port(number)?;
-        let host = self.offset(9875 + number, &name)?;
-        let values = Properties::from([
-            ("bindAddress".to_owned(), self.bind_address()),
-            ("listenPort".to_owned(), listen.to_string()),
-            (
-                "kvConfigPath".to_owned(),
-                self.site
-                    .store_path(&name)
-                    .join("kvConfig.json")
-                    .display()
-                    .to_string(),
-            ),
-        ]);
-        let file = (
-            format!("{}.properties", &name[3..]),
-            properties::namesrv(&name, &values),
-        );
-        let ports = vec![Port {
-            purpose: "namesrv",
-            container: listen,
-            host: Some(host),
-        }];
-        Ok(self.hashed(self.node(Role::Namesrv, name, None, ports, Some(file))))
-    }
-
-    fn console(&self) -> Result<Node, Error> {
-        let name = numbered(Role::Console, 1);
-        let host = self.offset(u32::from(self.spec.console_port), &name)?;
-        let (listen, address) = match self.site {
-            Site::Network => (8080, "0.0.0.0".to_owned()),
-            Site::Loopback { .. } => (host, self.spec.bind.to_string()),
-        };
-        let ports = vec![Port {
-            purpose: "console",
-            container: listen,
-            host: Some(host),
-        }];
-        let mut node = self.node(Role::Console, name, None, ports, None);
-        node.command.extend([
-            "--namesrv".to_owned(),
-            self.namesrvs()?.join(";"),
-            "--listen".to_owned(),
-            format!("{address}:{listen}"),
-        ]);
-        // The console answers only to host names it knows.
-        if self.spec.advertise != "127.0.0.1" {
-            node.command
-                .extend(["--allow-host".to_owned(), self.spec.advertise.clone()]);
-        }
-        Ok(self.hashed(node))
-    }
-
-    fn broker(&self, place: &Place) -> Result<Node, Error> {
-        let name = numbered(place.role, place.number);
-        let group = format!("broker-{}", letters(place.master));
-        let main = match self.own(&name).and_then(|n| n.main_port) {
-            Some(port) => port,
-            None => self.offset(10911 + 1000 * slot(place.role, place.number), &name)?,
-        };
-        let (vip, ha) = (main.checked_sub(2), main.checked_add(1));
-        let (Some(vip), Some(ha)) = (vip.filter(|port| *port > 0), ha) else {
-            return Err(Error::new(
-                "RMQ-E105",
-                Exit::Spec,
-                format!("{name} cannot have port {main}"),
-            )
-            .detail("its VIP port is two below, and its HA port one above"));
-        };
-        let values = self.broker_values(place, &name, &group, main);
-        let suffix = match place.role {
-            Role::Master => "master".to_owned(),
-            _ => format!("slave{}", place.id),
-        };
-        let file = (
-            format!("{group}-{suffix}.properties"),
-            properties::broker(&format!("{name}, {group}:{}", place.id), &values),
-        );
-        let ports = vec![
-            Port {
-                purpose: "main",
-                container: main,
-                host: Some(main),
-            },
-            Port {
-                purpose: "vip",
-                container: vip,
-                host: Some(vip),
-            },
-            Port {
-                purpose: "ha",
-                container: ha,
-                host: None,
-            },
-        ];
-        let broker = BrokerId {
-            name: group,
-            id: u64::from(place.id),
-        };
-        Ok(self.hashed(self.node(place.role, name, Some(broker), ports, Some(file))))
-    }
-
-    /// A broker's properties: what the topology decides over what was said (node over broker over all) over the profile.
-    fn broker_values(&self, place: &Place, name: &str, group: &str, main: u16) -> Properties {
-        let slaves_of_group = (1..=self.spec.slaves)
-            .filter(|k| (k - 1) % self.spec.masters + 1 == place.master)
-            .count();
-        let mut said = self.spec.properties.clone();
-        said.extend(self.spec.brokers.get(group).cloned().unwrap_or_default());
-        said.extend(
-            self.own(name)
-                .map(|n| n.properties.clone())
-                .unwrap_or_default(),
-        );
-
-        let mut values = profile(self.spec.profile);
-        let role = match (place.role, said.remove("brokerRole")) {
-            (Role::Slave, _) => "SLAVE".to_owned(),
-            (_, Some(role)) => role,
-            (_, None) => match self.spec.replication {
-                Mode::Async => "ASYNC_MASTER".to_owned(),
-                Mode::Sync => "SYNC_MASTER".to_owned(),
-            },
-        };
-        // RocketMQ 5 waits for nobody unless this says 2, whatever brokerRole says.
-        let in_sync = if role == "SYNC_MASTER" && slaves_of_group > 0 {
-            2
-        } else {
-            1
-        };
-        let mut set = |key: &str, value: String| values.insert(key.to_owned(), value);
-        set("brokerRole", role);
-        set("inSyncReplicas", in_sync.to_string());
-        set(
-            "flushDiskType",
-            if self.spec.flush == Mode::Sync {
-                "SYNC_FLUSH"
-            } else {
-                "ASYNC_FLUSH"
-            }
-            .to_owned(),
-        );
-        set("brokerClusterName", "DefaultCluster".to_owned());
-        set("deleteWhen", "04".to_owned());
-        set("fileReservedTime", "48".to_owned());
-        set("autoCreateTopicEnable", "true".to_owned());
-        set("autoCreateSubscriptionGroup", "true".to_owned());
-        set("enablePropertyFilter", "false".to_owned());
-        set("slaveReadEnable", "true".to_owned());
-        values.extend(said);
-        let mut set = |key: &str, value: String| values.insert(key.to_owned(), value);
-        set("brokerName", group.to_owned());
-        set("brokerId", place.id.to_string());
-        let namesrvs = self.namesrvs().unwrap_or_default();
-        set("namesrvAddr", namesrvs.join(";"));
-        set("bindAddress", self.bind_address());
-        set("listenPort", main.to_string());
-        set("haListenPort", (main + 1).to_string());
-        set("brokerIP1", self.advertise.clone());
-        set("brokerIP2", self.site.host(name).to_owned());
-        let store = self.site.store_path(name);
-        set("storePathRootDir", store.display().to_string());
-        if !self.spec.engine.is_bundled() {
-            // Older Java brokers keep the log in the user's home unless they are told.
-            set(
-                "storePathCommitLog",
-                store.join("commitlog").display().to_string(),
-            );
-        } else if *self.site == Site::Network {
-            set("brokerInternalAddr", format!("{name}:{main}"));
-        }
-        values
-    }
-}
-
-impl Role {
-    /// Subcommand of `rmqctl engine`.
-    fn engine(self) -> &'static str {
-        match self {
-            Role::Namesrv => "namesrv",
-            Role::Master | Role::Slave => "broker",
-            Role::Console => "console",
-        }
-    }
-}
-
-/// A profile's defaults of broker properties.
-fn profile(profile: Profile) -> Properties {
-    let rows: &[(&str, &str)] = match profile {
-        // Files are allocated whole: RocketMQ's sizes would take 1.4 GiB of a laptop for the first message.
-        Profile::Dev | Profile::Ci => &[
-            ("mappedFileSizeCommitLog", "67108864"),
-            ("mappedFileSizeConsumeQueue", "600000"),
-            ("maxHashSlotNum", "500000"),
-            ("maxIndexNum", "2000000"),
-            // A developer's disk is often nearly full, and RocketMQ then refuses sends as if it were broken.
-            ("diskMaxUsedSpaceRatio", "90"),
-            ("diskSpaceCleanForciblyRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "98"),
-        ],
-        Profile::Prod => &[
-            ("mappedFileSizeCommitLog", "1073741824"),
-            ("mappedFileSizeConsumeQueue", "6000000"),
-            ("maxHashSlotNum", "5000000"),
-            ("maxIndexNum", "20000000"),
-            ("diskMaxUsedSpaceRatio", "75"),
-            ("diskSpaceCleanForciblyRatio", "85"),
-            ("diskSpaceWarningLevelRatio", "90"),
-        ],
+/// Refuses stores where this kind of place has none.
+fn check_storage(spec: &ClusterSpec, site: &Site) -> Result<(), Error> {
+    let Site::Loopback { dir } = site else {
+        return Ok(());
     };
-    rows.iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    let bad = |title: String| Error::new("RMQ-E108", Exit::Spec, title);
+    match &spec.storage {
+        Storage::Tmpfs { .. } => Err(bad("plain processes have no stores in memory".to_owned())
+            .detail("a tmpfs is mounted in a container; a process has this host's directories")
+            .hint("--runtime docker")
+            .hint("storage: {kind: host, path: /dev/shm/rmq}   (memory too; it is not emptied when a node stops)")),
+        Storage::Host { path } if dir.parent().is_some_and(|state| path.starts_with(state)) => {
+            Err(bad(format!(
+                "the data directory {} is where rmqctl keeps the state of processes",
+                path.display()
+            ))
+            .hint("--data-dir ./rmq/data"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The generated files must not lie in a directory that a node writes, and that `down --volumes` empties.
+fn check_data_dirs(spec: &ClusterSpec, nodes: &[Node]) -> Result<(), Error> {
+    let holds = |node: &&Node| {
+        node.data_dir()
+            .is_some_and(|dir| spec.conf_dir.starts_with(dir))
+    };
+    match nodes.iter().find(holds) {
+        Some(node) => Err(Error::new(
+            "RMQ-E108",
+            Exit::Spec,
+            format!(
+                "the generated files in {} would lie in the store of {}",
+                spec.conf_dir.display(),
+                node.name
+            ),
+        )
+        .hint("--conf-dir and --data-dir side by side: --data-dir ./rmq/data")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! handling of either), and ends in order. An error is final: whoever started the process restarts it.
 
 use crate::broker::{self, StartError, StopError};
+use crate::clock::Zone;
 use crate::config::{self, BrokerConfig, ConfigError, NamesrvConfig, Properties};
 use crate::console::{self, ConsoleError, ConsoleOptions};
 use crate::{namesrv, net};
@@ -12,9 +13,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// What a name server or a broker is started with.
 #[derive(Clone, Debug, Default)]
@@ -122,11 +126,30 @@ fn bind_address(text: &str) -> Result<IpAddr, RunError> {
 fn start_log() {
     let filter = EnvFilter::try_from_env("RMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A process has one log: a second start (two nodes in one test) keeps the first.
-    let _ = tracing_subscriber::fmt()
+    let (zone, unknown) = Zone::of_environment();
+    let started = tracing_subscriber::fmt()
+        .with_timer(Stamps(zone.clone()))
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
+    if started.is_err() {
+        return;
+    }
+    match unknown {
+        Some(name) => tracing::warn!(TZ = name, "no such time zone: days and hours are UTC's"),
+        None if zone != Zone::default() => tracing::info!(%zone, "days and hours are this zone's"),
+        None => {}
+    }
+}
+
+/// The time before each log line, in the node's zone.
+struct Stamps(Zone);
+
+impl FormatTime for Stamps {
+    fn format_time(&self, to: &mut Writer<'_>) -> std::fmt::Result {
+        to.write_str(&self.0.stamp(SystemTime::now()))
+    }
 }
 
 /// Turns true with the first SIGTERM or SIGINT. A second one ends the process at once.

@@ -73,6 +73,7 @@ fn given(change: impl FnOnce(&mut LogOptions)) -> Given {
         }),
         on_failure: Box::new(|error| panic!("the store failed: {error}")),
         delete_when: vec![4],
+        zone: Default::default(),
     };
     change(&mut options);
     Given {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::{Cluster, Session, Timeout, ephemeral};
 use crate::error::{Error, Exit};
 use crate::plan;
-use crate::spec::{ClusterSpec, Profile};
-use crate::topology;
+use crate::runtime::hostdir;
+use crate::spec::{ClusterSpec, Profile, Storage, quoted};
+use crate::topology::{self, data_dir, quoted_path};
 
 /// Stop and remove the cluster; volumes with the messages stay
+///
+/// With --volumes, directories of --data-dir lose what the engine wrote and nothing else; a store that was there before rmqctl stays.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -100,14 +103,16 @@ async fn found(session: &Session<'_>) -> Result<Option<Cluster>, Error> {
 }
 
 async fn one(args: &Down, cluster: &Cluster, session: &Session<'_>) -> Result<(), Error> {
-    let kept = take_down(
+    let taken = take_down(
         cluster,
         args.volumes,
         args.timeout.of(&cluster.spec),
         session,
     )
     .await?;
-    let kept = match kept {
+    let (volumes, dirs): (Vec<&String>, Vec<&String>) =
+        taken.iter().partition(|v| data_dir(v).is_none());
+    let kept = match volumes.len() {
         0 => String::new(),
         kept => format!(
             "   {kept} volumes keep its messages ({} removes them).",
@@ -117,20 +122,60 @@ async fn one(args: &Down, cluster: &Cluster, session: &Session<'_>) -> Result<()
     session
         .ui
         .note(&format!("Cluster {} is down.{kept}", cluster.spec.name));
+    tell_dirs(args, cluster, &dirs, session);
     Ok(())
 }
 
-/// Stops and removes what is found of a cluster; returns how many volumes stay.
+/// Says where messages stay that lie in directories of the host, and what else is left in those.
+fn tell_dirs(args: &Down, cluster: &Cluster, kept: &[&String], session: &Session<'_>) {
+    let Storage::Host { path } = &cluster.spec.storage else {
+        return;
+    };
+    let shown = quoted_path(path);
+    if let Some(machine) = cluster.runtime.machine() {
+        session.ui.note(&format!(
+            "Its messages stay in {shown} on {machine}, where nothing is removed from here."
+        ));
+        return;
+    }
+    if !args.volumes {
+        let again = session.again(&format!("up --data-dir {shown}"));
+        let dirs: Vec<String> = kept.iter().map(|dir| quoted(dir)).collect();
+        if !dirs.is_empty() {
+            session.ui.note(&format!(
+                "Its messages stay in {shown}   ({again}   uses them again; rm -r {}   removes them).",
+                dirs.join(" ")
+            ));
+        }
+        return;
+    }
+    for (dir, names) in hostdir::left(&cluster.desired) {
+        let shown = dir.display();
+        let found = kept.iter().any(|kept| **kept == shown.to_string());
+        session.ui.note(&match found {
+            true => format!("{shown} stays: its store was there before rmqctl."),
+            false => format!(
+                "{shown} stays, with {} that the engine did not write.",
+                names.join(", ")
+            ),
+        });
+    }
+}
+
+/// Stops and removes what is found of a cluster; returns the volumes and directories that stay.
 pub async fn take_down(
     cluster: &Cluster,
     volumes: bool,
     timeout: Duration,
     session: &Session<'_>,
-) -> Result<usize, Error> {
+) -> Result<Vec<String>, Error> {
     let lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
         .await?;
     let observed = cluster.observe().await?;
+    // One that leaves nothing has no volumes; the directories that it was given are emptied.
+    let leaves_nothing = cluster.spec.ephemeral.is_some();
+    let volumes = volumes || leaves_nothing && matches!(cluster.spec.storage, Storage::Host { .. });
     let plan = plan::down(&cluster.desired, &observed, volumes);
     let outcome = session
         .walk(&plan, cluster.runtime.as_ref(), &cluster.desired, timeout)
@@ -145,5 +190,7 @@ pub async fn take_down(
         // Its name may never be needed again.
         lock.discard();
     }
-    Ok(if volumes { 0 } else { observed.volumes.len() })
+    let removed = |volume: &String| volumes && !observed.found_stores.contains(volume);
+    let stay = observed.volumes.iter().filter(|v| !removed(v));
+    Ok(stay.cloned().collect())
 }

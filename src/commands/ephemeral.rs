@@ -10,7 +10,7 @@ use crate::lease;
 use crate::lock::Lock;
 use crate::plan::Observed;
 use crate::runtime::Runtime;
-use crate::spec::{ClusterSpec, Ephemeral, SpecFlags, parse_duration};
+use crate::spec::{ClusterSpec, Ephemeral, SpecFlags, Storage, parse_duration};
 use crate::topology::{Desired, Site};
 
 /// How long a cluster of `up --rm` lives when nobody says.
@@ -70,7 +70,9 @@ pub fn lifetime(
 
 /// A cluster that leaves nothing must not be raised on messages that another of its name left.
 pub fn refuse_kept_messages(spec: &ClusterSpec, observed: &Observed) -> Result<(), Error> {
-    if spec.ephemeral.is_none() || observed.volumes.is_empty() {
+    // Its own directories are no older cluster's.
+    let stands = !observed.nodes.is_empty() && matches!(spec.storage, Storage::Host { .. });
+    if spec.ephemeral.is_none() || observed.volumes.is_empty() || stands {
         return Ok(());
     }
     Err(Error::new(

@@ -101,7 +101,8 @@ pub async fn export(args: Export, session: &Session<'_>) -> Result<u8, Error> {
             Error::new("RMQ-E001", Exit::Failed, "the running binary was not read")
                 .detail(reason.to_string())
         })??;
-    let tag = engine.tag();
+    let named = resolved.spec.engine_image.clone();
+    let tag = named.clone().unwrap_or_else(|| engine.tag());
     let source = Source {
         desired: &desired,
         engine: &tag,
@@ -125,7 +126,7 @@ pub async fn export(args: Export, session: &Session<'_>) -> Result<u8, Error> {
             edit.changes.join(", ")
         ));
     }
-    if let Err(reason) = engine.can_be_image() {
+    if let (Err(reason), None) = (engine.can_be_image(), named) {
         session.ui.warn(&format!(
             "{tag} cannot be made from this binary ({reason}): write the tag of one that you built into the text"
         ));

@@ -38,6 +38,7 @@ mod verify;
 mod wait;
 mod why;
 mod wire;
+mod zone;
 
 #[cfg(test)]
 mod tests;

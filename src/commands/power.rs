@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::up::check_files;
 use super::{Cluster, Session, Timeout, ephemeral};
 use crate::error::Error;
-use crate::plan;
+use crate::plan::{self, NodeState};
 use crate::properties;
 use crate::ready::{self, Wait};
 use crate::topology::{Node, Role};
@@ -65,7 +65,14 @@ pub async fn start(args: Start, session: &Session<'_>) -> Result<u8, Error> {
     let _lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
         .await?;
-    let plan = plan::start(&chosen, &cluster.observe().await?);
+    let observed = cluster.observe().await?;
+    let rests = |node: &&&Node| {
+        let mut seen = observed.nodes.iter();
+        seen.any(|n| n.container == node.container && matches!(n.state, NodeState::Exited(_)))
+    };
+    let resting = chosen.iter().filter(rests).copied();
+    plan::refuse_memory_loss(&cluster.desired, resting, &observed)?;
+    let plan = plan::start(&chosen, &observed);
     let timeout = args.timeout.of(&cluster.spec);
     let outcome = session
         .walk(&plan, cluster.runtime.as_ref(), &cluster.desired, timeout)
@@ -97,7 +104,9 @@ pub async fn stop(args: Stop, session: &Session<'_>) -> Result<u8, Error> {
     let _lock = session
         .lock(cluster.runtime.as_ref(), &cluster.spec.name)
         .await?;
-    let plan = plan::stop(&chosen, &cluster.observe().await?);
+    let observed = cluster.observe().await?;
+    plan::refuse_memory_loss(&cluster.desired, chosen.iter().copied(), &observed)?;
+    let plan = plan::stop(&chosen, &observed);
     let outcome = session
         .walk(
             &plan,
@@ -141,12 +150,9 @@ pub async fn restart(args: Restart, session: &Session<'_>) -> Result<u8, Error> 
     )?;
     check_files(&cluster.desired, &edits)?;
     let chosen = cluster.desired.select(&args.nodes)?;
-    let plan = plan::restart(
-        &cluster.desired,
-        &chosen,
-        &cluster.observe().await?,
-        args.all_at_once,
-    );
+    let observed = cluster.observe().await?;
+    plan::refuse_memory_loss(&cluster.desired, chosen.iter().copied(), &observed)?;
+    let plan = plan::restart(&cluster.desired, &chosen, &observed, args.all_at_once);
     let timeout = args.timeout.of(&cluster.spec);
     let outcome = session
         .walk(&plan, cluster.runtime.as_ref(), &cluster.desired, timeout)

@@ -9,11 +9,11 @@ use crate::drain;
 use crate::error::{Error, Exit};
 use crate::execute::Outcome;
 use crate::plan::{self, Action, Kind, NodeState, Observed, Plan, Step, UpOptions};
-use crate::probe::{self, View};
+use crate::probe::{self, NodeView, View};
 use crate::properties::{self, Edited};
 use crate::ready::{self, Wait};
-use crate::runtime::Runtime;
-use crate::topology::{Desired, Role, Site};
+use crate::runtime::{EngineImageAbout, Runtime, label};
+use crate::topology::{Desired, Node, Role, Site};
 
 /// How a cluster is brought up.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,7 @@ pub async fn look(
     let mut observed = resolved.runtime.observe(&resolved.desired).await?;
     ephemeral::refuse_kept_messages(&resolved.spec, &observed)?;
     observed.closed = closed(&resolved.desired, &observed).await;
+    observed.empty = empty(resolved, &observed).await;
     let mut plan = planner(&resolved.desired, resolved.previous.as_ref(), &observed)?;
     // After the plan: a conflict leaves the files untouched as well.
     let edits = properties::reconcile(
@@ -67,6 +68,34 @@ pub async fn look(
     check_files(&resolved.desired, &edits)?;
     plan.use_files_of(&resolved.desired);
     Ok((plan, edits))
+}
+
+/// Brokers that hold no message, where it matters: when stores would lie elsewhere, or are in memory.
+async fn empty(resolved: &Resolved, observed: &Observed) -> Vec<String> {
+    /// A broker that says nothing by then counts as full.
+    const ANSWER: Duration = Duration::from_secs(2);
+    let Some(previous) = resolved
+        .previous
+        .as_ref()
+        .filter(|_| !observed.nodes.is_empty())
+    else {
+        return Vec::new();
+    };
+    let place = |node: &Node| (node.volume.clone(), node.tmpfs);
+    let stays = |node: &Node| {
+        let mut after = resolved.desired.nodes.iter();
+        node.tmpfs.is_none()
+            && after
+                .find(|n| n.name == node.name)
+                .is_none_or(|n| place(n) == place(node))
+    };
+    if previous.nodes.iter().all(stays) {
+        return Vec::new();
+    }
+    let view = probe::look(previous, ANSWER).await;
+    let holds_nothing =
+        |(name, seen): (String, NodeView)| (seen.max_offset == Some(0)).then_some(name);
+    view.nodes.into_iter().filter_map(holds_nothing).collect()
 }
 
 /// Masters that run and that name servers tell clients not to send to.
@@ -120,6 +149,15 @@ impl Raise {
                 "Apache's name server tells every client one address of a broker: {} for the host and containers alike",
                 desired.advertise
             ));
+        }
+        if let (Some(image), false) = (desired.engine_image(), plan.is_nothing()) {
+            let tell = |how: &str| session.ui.doing(image, how);
+            runtime.fetch_image(image, &tell).await?;
+            let about = check_engine(image, runtime, desired).await?;
+            session.ui.done(
+                "engine image",
+                &format!("{image}  rmqctl {}", about.version),
+            );
         }
         let outcome = session.walk(plan, runtime, desired, self.timeout).await;
         let touched = outcome.touched();
@@ -183,6 +221,39 @@ impl Raise {
         }
         Ok(())
     }
+}
+
+/// An image that was named is one of rmqctl's engine, and opens what the cluster's nodes have written.
+async fn check_engine(
+    image: &str,
+    runtime: &dyn Runtime,
+    desired: &Desired,
+) -> Result<EngineImageAbout, Error> {
+    let about = runtime.engine_of(image).await?;
+    let mut newest = 0;
+    for node in &desired.nodes {
+        let described = runtime.describe(desired, &node.container).await?;
+        let format = described.and_then(|d| d.labels.get(label::STORE_FORMAT)?.parse().ok());
+        newest = newest.max(format.unwrap_or(0));
+    }
+    refuse_older_format(image, about.store_format, newest)?;
+    Ok(about)
+}
+
+fn refuse_older_format(image: &str, writes: u32, newest: u32) -> Result<(), Error> {
+    if writes >= newest {
+        return Ok(());
+    }
+    Err(Error::new(
+        "RMQ-E022",
+        Exit::Conflict,
+        format!("the engine of {image} cannot open what the nodes have written"),
+    )
+    .detail(format!(
+        "it writes store format {writes}, and the nodes have format {newest}"
+    ))
+    .detail("nothing was changed")
+    .hint("an image that is as new: rmqctl image ls"))
 }
 
 /// Proves that each master takes a message and gives it back.
@@ -418,4 +489,17 @@ async fn reachable(
         session.ui.done("reachable", &text);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_cannot_open_the_stores_is_refused() {
+        assert!(refuse_older_format("e:2", 2, 2).is_ok());
+        assert!(refuse_older_format("e:2", 2, 0).is_ok());
+        let error = refuse_older_format("e:1", 1, 2).unwrap_err();
+        assert_eq!((error.id, error.exit), ("RMQ-E022", Exit::Conflict));
+    }
 }

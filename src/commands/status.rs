@@ -80,6 +80,9 @@ pub struct Row {
     uptime_seconds: Option<u64>,
     restarts: u32,
     ports: Vec<Port>,
+    /// `volume`, `host` or `tmpfs`; nothing for a node without a store, or with one that goes with its container.
+    storage: Option<&'static str>,
+    /// The volume, or the directory of the host.
     volume: Option<String>,
     image: Option<String>,
     id: Option<String>,
@@ -234,6 +237,12 @@ fn row(
         uptime_seconds: started_at.map(|at| now.saturating_sub(at)),
         restarts: seen.map_or(0, |n| n.restarts),
         ports: node.ports.clone(),
+        storage: match (&node.volume, node.tmpfs) {
+            (Some(_), _) if node.data_dir().is_some() => Some("host"),
+            (Some(_), _) => Some("volume"),
+            (None, Some(_)) => Some("tmpfs"),
+            (None, None) => None,
+        },
         volume: node.volume.clone(),
         image: seen.and_then(|n| n.image.clone()),
         id: seen.map(|n| n.id.clone()),
@@ -361,7 +370,8 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
     if wide {
         let short = |id: &String| id.chars().take(12).collect::<String>();
         cells.push(row.restarts.to_string());
-        cells.push(row.volume.clone().unwrap_or_else(dash));
+        let in_memory = || row.storage.map_or_else(dash, str::to_owned);
+        cells.push(row.volume.clone().unwrap_or_else(in_memory));
         cells.push(row.image.clone().unwrap_or_else(dash));
         cells.push(row.id.as_ref().map_or_else(dash, short));
     }

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::ephemeral::{self, Rm};
 use super::raise::{self, Raise};
-use super::{Cluster, Session, Timeout, engine};
+use super::{Cluster, Session, Timeout, engine, zone};
 use crate::error::{Error, Exit};
 use crate::lease;
 use crate::lock::Lock;
 use crate::plan::{Recreate, UpOptions};
 use crate::properties::Edited;
 use crate::runtime::Runtime;
-use crate::spec::{self, ClusterSpec, DEFAULT_NAME, SpecFlags};
+use crate::spec::{self, ClusterSpec, DEFAULT_NAME, SpecFlags, Storage};
 use crate::topology::{self, Desired};
 use crate::ui::{self, Format};
 
@@ -155,6 +155,13 @@ pub async fn resolve(flags: &SpecFlags, session: &Session<'_>) -> Result<Resolve
             "the daemon is on another machine: clients are told {machine}, and ports are published on all its addresses   \
              (--advertise HOST and --bind IP say otherwise)"
         ));
+    }
+    if said.tz.is_none() && file.as_ref().is_none_or(|file| file.tz.is_none()) {
+        // A cluster keeps its zone, whoever brings it up again from where.
+        said.tz = match &stored {
+            Some(stored) => stored.tz.clone(),
+            None => zone::of_this_host(),
+        };
     }
     let spec = spec::resolve(
         &name,
@@ -301,6 +308,14 @@ pub async fn resolve_to_raise(
 pub fn warn(resolved: &Resolved, session: &Session<'_>) {
     for warning in spec::warnings(&resolved.spec, engine::lint) {
         session.ui.warn(&warning);
+    }
+    if let (Storage::Host { path }, Some(machine)) =
+        (&resolved.spec.storage, resolved.runtime.machine())
+    {
+        session.ui.warn(&format!(
+            "stores are in {} on {machine}: what is there cannot be checked from here",
+            path.display()
+        ));
     }
 }
 

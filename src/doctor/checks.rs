@@ -10,12 +10,14 @@ use crate::plan::{NodeState, ObservedNode, state_text};
 use crate::properties;
 use crate::ready;
 use crate::runtime::describe::{Health, exit_words};
-use crate::topology::{Desired, Node, Role, Site};
+use crate::topology::{Desired, Node, Role, Site, volume_words};
 
 /// Seconds that two clocks may differ: delayed messages and their times come this much off.
 const SKEW_MAX: u64 = 2;
 /// A store's disk this full, in percent of what brokers accept at most, is worth a word.
 const DISK_NEAR: f64 = 0.9;
+/// Bytes below which the disk of a store's directory has no room for the next segment file and its queues.
+const DATA_DIR_FREE: u64 = 128 << 20;
 /// A node that uses this much of its memory limit, in percent, is near its end.
 const MEMORY_NEAR: u64 = 90;
 /// RocketMQ's default of `diskMaxUsedSpaceRatio`.
@@ -93,7 +95,29 @@ fn disk(desired: &Desired, facts: &Facts) -> Check {
             near.push(text);
         }
     }
-    let daemon = facts.about.disk.as_ref();
+    // A broker may stand, and its directory be gone or its disk full behind its back.
+    for (node, disk) in &facts.data_dirs {
+        match disk {
+            None => full.push(format!("{node}: the directory of its store is gone")),
+            Some(disk) if disk.free < DATA_DIR_FREE => full.push(format!(
+                "{node}: {} MiB are free on the disk of {}",
+                disk.free >> 20,
+                disk.path
+            )),
+            Some(_) => {}
+        }
+    }
+    for fault in &facts.observed.store_faults {
+        near.push(format!(
+            "{}: {} {}: it could not be started again",
+            fault.node,
+            fault.dir.display(),
+            fault.why
+        ));
+    }
+    // Where stores are the user's directories, their disk is what matters.
+    let own = facts.data_dirs.values().flatten().next();
+    let daemon = own.or(facts.about.disk.as_ref());
     let daemon_text = daemon.map_or(String::new(), |disk| {
         format!("{} {} % used", disk.path, disk.used_percent())
     });
@@ -128,7 +152,7 @@ fn image(desired: &Desired, facts: &Facts) -> Check {
         .map(|n| {
             let image = n.image.as_deref().unwrap_or("an unknown engine");
             format!(
-                "{}: {image}, this rmqctl has {}",
+                "{}: {image}, the cluster's is {}",
                 n.name,
                 wanted.unwrap_or_default()
             )
@@ -684,7 +708,8 @@ fn leftovers(desired: &Desired, facts: &Facts) -> Check {
             .any(|n| n.volume.as_ref() == Some(volume))
         {
             details.push(format!(
-                "volume {volume} holds messages of a node that is no more"
+                "{} holds messages of a node that is no more",
+                volume_words(volume)
             ));
         }
     }

@@ -12,7 +12,7 @@ use crate::client::{Peer, join, words};
 use crate::error::Error;
 use crate::plan::{NodeState, Observed};
 use crate::probe::{self, Dial, View};
-use crate::runtime::describe::{About, Description};
+use crate::runtime::describe::{About, Description, Disk};
 use crate::runtime::{Leftover, LeftoverKind, Runtime, RuntimeError};
 use crate::topology::{Desired, Node, Role, Site};
 
@@ -73,6 +73,8 @@ pub struct Facts {
     pub memory: BTreeMap<String, u64>,
     /// Networks of other clusters that have no node and no messages: what a killed `rmqctl run` leaves.
     pub networks: Vec<Leftover>,
+    /// The disk under each directory that holds a store, by node; `None`: the directory is not there.
+    pub data_dirs: BTreeMap<String, Option<Disk>>,
 }
 
 /// What one broker says of itself.
@@ -143,6 +145,7 @@ pub async fn gather(runtime: &dyn Runtime, desired: &Desired) -> Result<Facts, E
         console,
         memory: memory?,
         networks: networks?,
+        data_dirs: data_dirs(runtime, desired),
         observed,
     })
 }
@@ -164,6 +167,19 @@ async fn orphan_networks(
                 .any(|o| o.has_messages && o.cluster == left.cluster)
     };
     Ok(all.iter().filter(is_orphan).cloned().collect())
+}
+
+/// Directories of another machine cannot be looked at.
+fn data_dirs(runtime: &dyn Runtime, desired: &Desired) -> BTreeMap<String, Option<Disk>> {
+    if runtime.machine().is_some() {
+        return BTreeMap::new();
+    }
+    let dirs = desired
+        .nodes
+        .iter()
+        .filter_map(|node| Some((&node.name, node.data_dir()?)));
+    dirs.map(|(name, dir)| (name.clone(), dir.to_str().and_then(Disk::of)))
+        .collect()
 }
 
 async fn describe_all(

@@ -47,6 +47,8 @@ struct Service {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     volumes: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    tmpfs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     configs: Vec<ConfigMount>,
     restart: &'static str,
     stop_grace_period: String,
@@ -110,10 +112,7 @@ pub fn text(source: Source<'_>, conf: Conf) -> Result<String, Error> {
         .nodes
         .iter()
         .map(|node| (node.name.clone(), service(source, node, conf)));
-    let volumes = desired.nodes.iter().filter_map(|node| {
-        let name = node.volume.clone()?;
-        Some((name.clone(), Named { name }))
-    });
+    let volumes = super::volumes(desired).map(|name| (name.clone(), Named { name: name.clone() }));
     let configs = conf_files(desired)?.into_iter().map(|(node, text)| {
         let content = dollars(&text);
         (file_name(node).to_owned(), Content { content })
@@ -156,7 +155,7 @@ fn service(source: Source<'_>, node: &Node, conf: Conf) -> Service {
     volumes.extend(
         node.volume
             .as_ref()
-            .map(|volume| format!("{volume}:{}", store_path(node))),
+            .map(|volume| format!("{}:{}", dollars(volume), store_path(node))),
     );
     let namesrvs = desired
         .nodes
@@ -194,8 +193,13 @@ fn service(source: Source<'_>, node: &Node, conf: Conf) -> Service {
         )]),
         ports: ports.collect(),
         volumes,
+        tmpfs: node
+            .tmpfs
+            .iter()
+            .map(|bytes| format!("{}:{}", store_path(node), super::memory_options(*bytes)))
+            .collect(),
         configs,
-        restart: "always",
+        restart: super::restart(node),
         stop_grace_period: format!("{}s", desired.stop_timeout.as_secs()),
         read_only: true,
         cap_drop: ["ALL"],

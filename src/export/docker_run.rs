@@ -48,7 +48,7 @@ pub fn text(source: Source<'_>, conf: Conf) -> Result<String, Error> {
             quoted(&desired.network)
         ),
     );
-    for volume in desired.nodes.iter().filter_map(|n| n.volume.as_ref()) {
+    for volume in super::volumes(desired) {
         write_line(
             &mut text,
             &format!("docker volume create {}", quoted(volume)),
@@ -74,7 +74,7 @@ fn run(source: Source<'_>, node: &Node) -> String {
             quoted(&node.container),
             quoted(&node.name)
         ),
-        "--restart always".to_owned(),
+        format!("--restart {}", super::restart(node)),
     ];
     let aliases: String = std::iter::once(&node.name)
         .chain(&node.aliases)
@@ -129,6 +129,13 @@ fn run(source: Source<'_>, node: &Node) -> String {
             .as_ref()
             .map(|volume| format!("-v {}:{}", quoted(volume), quoted(&store_path(node)))),
     );
+    parts.extend(node.tmpfs.map(|bytes| {
+        format!(
+            "--tmpfs {}:{}",
+            store_path(node),
+            super::memory_options(bytes)
+        )
+    }));
     let command: Vec<String> = node.command.iter().map(|word| quoted(word)).collect();
     parts.push(format!("{} {}", quoted(source.engine), command.join(" ")));
     parts.join(" \\\n    ")

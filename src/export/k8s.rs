@@ -149,9 +149,11 @@ impl Maker<'_> {
         let name = node.name.as_str();
         let store = format!("{name}-store");
         let files = json!({file_name(node): text_of(node)});
+        let own = self.store_of_pod(node);
+        let claims = own.is_none();
         let volumes = json!([
             {"name": "conf", "configMap": {"name": name}},
-            {"name": "store", "persistentVolumeClaim": {"claimName": store}},
+            own.unwrap_or_else(|| json!({"name": "store", "persistentVolumeClaim": {"claimName": store}})),
         ]);
         let args = node.command.clone();
         let pod = self.pod(node, &args, &[NAMESRV_PORT], Some(volumes), name);
@@ -159,18 +161,31 @@ impl Maker<'_> {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "1Gi"}},
         });
-        vec![
-            self.object("v1", "ConfigMap", name, name, vec![("data", files)]),
-            self.object(
+        let mut objects = vec![self.object("v1", "ConfigMap", name, name, vec![("data", files)])];
+        if claims {
+            objects.push(self.object(
                 "v1",
                 "PersistentVolumeClaim",
                 &store,
                 name,
                 vec![("spec", claim)],
-            ),
-            self.service(name, name, &[NAMESRV_PORT], self.selector(name)),
-            self.deployment(name, pod),
-        ]
+            ));
+        }
+        objects.push(self.service(name, name, &[NAMESRV_PORT], self.selector(name)));
+        objects.push(self.deployment(name, pod));
+        objects
+    }
+
+    /// The pod's volume of a store that is not claimed: a directory of its machine, or memory.
+    fn store_of_pod(&self, node: &Node) -> Option<Value> {
+        if let Some(bytes) = node.tmpfs {
+            let memory = json!({"medium": "Memory", "sizeLimit": bytes.to_string()});
+            return Some(json!({"name": "store", "emptyDir": memory}));
+        }
+        // Pods of a group share what makes them, so each finds its own directory by its name (`subPathExpr` below).
+        let data = node.data_dir()?.parent()?;
+        let place = json!({"path": data.display().to_string(), "type": "DirectoryOrCreate"});
+        Some(json!({"name": "store", "hostPath": place}))
     }
 
     fn console(&self, node: &Node) -> Vec<Object> {
@@ -241,7 +256,11 @@ impl Maker<'_> {
                 false => word.clone(),
             })
             .collect();
-        let volumes = json!([{"name": "conf", "configMap": {"name": group}}]);
+        let own = self.store_of_pod(master);
+        let claims = own.is_none();
+        let mut volumes = vec![json!({"name": "conf", "configMap": {"name": group}})];
+        volumes.extend(own);
+        let volumes = json!(volumes);
         let mut pod = self.pod(master, &args, &PORTS, Some(volumes), group);
         pod["spec"]["containers"][0]["env"]
             .as_array_mut()
@@ -260,7 +279,7 @@ impl Maker<'_> {
                 },
             }],
         }});
-        let spec = json!({
+        let mut spec = json!({
             "serviceName": group,
             "replicas": nodes().count(),
             // All start together: a slave asks for its master until it is there.
@@ -275,6 +294,9 @@ impl Maker<'_> {
                 },
             }],
         });
+        if !claims && let Some(spec) = spec.as_object_mut() {
+            spec.remove("volumeClaimTemplates");
+        }
         objects.push(self.object("apps/v1", "StatefulSet", group, group, vec![("spec", spec)]));
         objects
     }
@@ -324,7 +346,7 @@ impl Maker<'_> {
         let mounts = volumes.as_ref().map_or(json!([]), |_| {
             json!([
                 {"name": "conf", "mountPath": "/etc/rmq", "readOnly": true},
-                {"name": "store", "mountPath": store_path(node)},
+                store_mount(node),
             ])
         });
         let check = json!({"exec": {"command": [CONTAINER_BINARY, "engine", "health"]}});
@@ -371,6 +393,18 @@ impl Maker<'_> {
             },
         })
     }
+}
+
+/// Where a pod's store is mounted; of a machine's directory, the part that is the node's or, in a group, the pod's.
+fn store_mount(node: &Node) -> Value {
+    let mut mount = json!({"name": "store", "mountPath": store_path(node)});
+    if node.data_dir().is_some() {
+        match node.broker {
+            Some(_) => mount["subPathExpr"] = json!("$(POD_NAME)"),
+            None => mount["subPath"] = json!(node.name),
+        }
+    }
+    mount
 }
 
 fn text_of(node: &Node) -> &str {

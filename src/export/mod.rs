@@ -14,7 +14,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::error::{Error, Exit};
 use crate::properties;
-use crate::topology::{Desired, Node, Role, Subnet};
+use crate::topology::{
+    CONTAINER_UID, Desired, Node, Role, Subnet, data_dir, memory_options, quoted_path,
+};
 
 /// Whose words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,12 +171,50 @@ fn head(source: Source<'_>, template: &str) -> Result<String, Error> {
         ("${console}", &console),
         ("${network}", &desired.network),
         ("${subnet}", &network.text),
+        ("${stores}\n", &stores(desired)),
     ];
     Ok(values
         .iter()
         .fold(template.to_owned(), |text, (key, value)| {
             text.replace(key, value)
         }))
+}
+
+/// A line on what the user does about stores that are no volumes; nothing where there are none.
+fn stores(desired: &Desired) -> String {
+    let dirs: Vec<String> = desired
+        .nodes
+        .iter()
+        .filter_map(|node| Some(quoted_path(node.data_dir()?)))
+        .collect();
+    if !dirs.is_empty() {
+        let uid = CONTAINER_UID;
+        return format!(
+            "#   the stores     directories, which are the engine's user's:  sudo install -d -o {uid} -g {uid} {}\n",
+            dirs.join(" ")
+        );
+    }
+    let in_memory = desired.nodes.iter().any(|node| node.tmpfs.is_some());
+    match in_memory {
+        true => {
+            "#   the stores     in memory: what a node holds is gone when it stops\n".to_owned()
+        }
+        false => String::new(),
+    }
+}
+
+/// `restart` of a node: a master in memory that came back empty would be behind its slaves.
+fn restart(node: &Node) -> &'static str {
+    match node.tmpfs.is_some() && node.role == Role::Master {
+        true => "no",
+        false => "always",
+    }
+}
+
+/// Volumes that must be made: those that are no directories.
+fn volumes(desired: &Desired) -> impl Iterator<Item = &String> {
+    let all = desired.nodes.iter().filter_map(|node| node.volume.as_ref());
+    all.filter(|volume| data_dir(volume).is_none())
 }
 
 /// `$` as Compose and Stack files have it; a single one would begin a variable.

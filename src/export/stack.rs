@@ -36,13 +36,30 @@ struct Service {
     networks: BTreeMap<&'static str, Endpoint>,
     ports: Vec<Port>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    volumes: Vec<String>,
+    volumes: Vec<Mount>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     configs: Vec<ConfigMount>,
     stop_grace_period: String,
     read_only: bool,
     cap_drop: [&'static str; 1],
     deploy: Deploy,
+}
+
+/// A volume in its short form, memory in its long one: a stack has no other.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Mount {
+    Short(String),
+    Memory {
+        r#type: &'static str,
+        target: String,
+        tmpfs: Size,
+    },
+}
+
+#[derive(Serialize)]
+struct Size {
+    size: u64,
 }
 
 #[derive(Serialize)]
@@ -132,10 +149,7 @@ pub fn text(source: Source<'_>) -> Result<String, Error> {
         .nodes
         .iter()
         .map(|node| (node.name.clone(), service(source, node)));
-    let volumes = desired.nodes.iter().filter_map(|node| {
-        let name = node.volume.clone()?;
-        Some((name.clone(), Named { name }))
-    });
+    let volumes = super::volumes(desired).map(|name| (name.clone(), Named { name: name.clone() }));
     let configs = conf_files(desired)?.into_iter().map(|(node, text)| {
         // A config of a swarm cannot be changed, only replaced by one of another name.
         let hash: String = Sha256::digest(text.as_bytes())
@@ -210,7 +224,12 @@ fn service(source: Source<'_>, node: &Node) -> Service {
         volumes: node
             .volume
             .iter()
-            .map(|volume| format!("{volume}:{}", store_path(node)))
+            .map(|volume| Mount::Short(format!("{}:{}", dollars(volume), store_path(node))))
+            .chain(node.tmpfs.map(|size| Mount::Memory {
+                r#type: "tmpfs",
+                target: store_path(node),
+                tmpfs: Size { size },
+            }))
             .collect(),
         configs: node
             .file
@@ -235,7 +254,12 @@ fn service(source: Source<'_>, node: &Node) -> Service {
             update_config: UpdateConfig {
                 order: "stop-first",
             },
-            restart_policy: RestartPolicy { condition: "any" },
+            restart_policy: RestartPolicy {
+                condition: match super::restart(node) {
+                    "always" => "any",
+                    _ => "none",
+                },
+            },
             resources: (limits.memory.is_some() || limits.cpus.is_some())
                 .then_some(Resources { limits }),
             labels: desired

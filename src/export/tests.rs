@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::*;
-use crate::spec::{ClusterSpec, Profile, yaml};
+use crate::spec::{ClusterSpec, Profile, Storage, yaml};
 use crate::topology::{Site, desired};
 
 const IMAGE: &str = "rmqctl/engine:0.0.0-00000000";
@@ -412,4 +412,91 @@ fn every_selector_finds_the_pods_that_are_meant() {
             .filter(|labels| selector.iter().all(|(key, value)| labels[key] == *value));
         assert_eq!(matching.count(), 1, "{object}");
     }
+}
+
+/// The texts of a cluster whose stores lie here.
+fn stored(storage: Storage, form: &Form) -> String {
+    let mut spec = spec();
+    spec.memory = None;
+    spec.storage = storage;
+    let desired = desired(&spec, &Site::Network).unwrap();
+    let source = Source {
+        desired: &desired,
+        engine: IMAGE,
+    };
+    files(source, form).unwrap().remove(0).text
+}
+
+fn claim() -> Form {
+    Form::Kubernetes(Claim {
+        namespace: "mq".into(),
+        storage: "20Gi".into(),
+    })
+}
+
+#[test]
+fn stores_in_directories_are_bound_in_every_form_and_the_user_is_told_whose_they_are() {
+    let host = || Storage::Host {
+        path: "/srv/rmq".into(),
+    };
+    let dir = "/srv/rmq/ci42-rmqmaster1";
+    let command = format!("sudo install -d -o 3000 -g 3000 /srv/rmq/ci42-rmqnamesrv {dir}");
+    for form in [Form::Compose, Form::Stack, Form::DockerRun, claim()] {
+        let text = stored(host(), &form);
+        assert!(text.contains(&command), "{text}");
+    }
+    let bound = format!("{dir}:/var/lib/rmq/store");
+    let compose = read(&stored(host(), &Form::Compose));
+    assert_eq!(compose["services"]["rmqmaster1"]["volumes"][1], bound);
+    assert_eq!(compose["volumes"], serde_json::json!({}));
+    let stack = read(&stored(host(), &Form::Stack));
+    assert_eq!(stack["services"]["rmqmaster1"]["volumes"][0], bound);
+    let script = stored(host(), &Form::DockerRun);
+    assert!(script.contains(&format!("-v {bound}")) && !script.contains("volume create"));
+    let objects: Vec<Value> = stored(host(), &claim())
+        .split("\n---\n")
+        .skip(1)
+        .map(read)
+        .collect();
+    let pod = &find(&objects, "StatefulSet", "broker-a")["spec"];
+    assert!(pod.get("volumeClaimTemplates").is_none());
+    let pod = &pod["template"]["spec"];
+    assert_eq!(pod["volumes"][1]["hostPath"]["path"], "/srv/rmq");
+    assert_eq!(
+        pod["containers"][0]["volumeMounts"][1]["subPathExpr"],
+        "$(POD_NAME)"
+    );
+}
+
+#[test]
+fn stores_in_memory_have_their_size_in_every_form_and_masters_stay_down() {
+    let memory = || Storage::Tmpfs {
+        size: Some(256 << 20),
+    };
+    let compose = read(&stored(memory(), &Form::Compose));
+    let master = &compose["services"]["rmqmaster1"];
+    assert_eq!(
+        master["tmpfs"][0],
+        "/var/lib/rmq/memory:size=268435456,mode=0750,uid=3000,gid=3000"
+    );
+    assert_eq!(master["restart"], "no");
+    assert_eq!(compose["services"]["rmqslave1"]["restart"], "always");
+    let stack = read(&stored(memory(), &Form::Stack));
+    let mount = &stack["services"]["rmqmaster1"]["volumes"][0];
+    assert_eq!(
+        (&mount["type"], &mount["tmpfs"]["size"]),
+        (&"tmpfs".into(), &268_435_456.into())
+    );
+    let script = stored(memory(), &Form::DockerRun);
+    assert!(
+        script.contains("--tmpfs /var/lib/rmq/memory:size=268435456,mode=0750,uid=3000,gid=3000")
+    );
+    let objects: Vec<Value> = stored(memory(), &claim())
+        .split("\n---\n")
+        .skip(1)
+        .map(read)
+        .collect();
+    let pod = &find(&objects, "StatefulSet", "broker-a")["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][1]["emptyDir"]["medium"], "Memory");
+    assert!(!objects.iter().any(|o| o["kind"] == "PersistentVolumeClaim"));
 }

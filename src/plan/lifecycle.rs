@@ -4,7 +4,7 @@ use super::{
     Action, Kind, NodeState, Observed, Order, Plan, begin, configure, rank, rolling_rank,
     state_text, step, up::await_group,
 };
-use crate::topology::{Desired, Node, Role};
+use crate::topology::{Desired, Node, Role, volume_words};
 
 /// What `start` does: named nodes that do not run, in start order.
 pub fn start(chosen: &[&Node], observed: &Observed) -> Plan {
@@ -198,21 +198,17 @@ pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
     // Also where the network is gone already: with it goes what only served the cluster, as the spec that is kept.
     last.push(step(Action::RemoveNetwork, "down"));
     for volume in &observed.volumes {
-        let kind = if volumes {
-            Kind::Remove
-        } else {
-            Kind::Unchanged
+        let found = observed.found_stores.contains(volume);
+        let (kind, fate) = match (volumes, found) {
+            (true, false) => (Kind::Remove, "with its messages"),
+            (true, true) => (
+                Kind::Unchanged,
+                "it stays: the store was there before rmqctl",
+            ),
+            (false, _) => (Kind::Unchanged, "its messages stay"),
         };
-        plan.note(
-            format!("volume {volume}"),
-            kind,
-            if volumes {
-                "with its messages"
-            } else {
-                "its messages stay"
-            },
-        );
-        if volumes {
+        plan.note(volume_words(volume), kind, fate);
+        if kind == Kind::Remove {
             last.push(step(Action::RemoveVolume(volume.clone()), "down --volumes"));
         }
     }

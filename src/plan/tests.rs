@@ -42,6 +42,9 @@ pub(super) fn running(desired: &Desired) -> Observed {
         spec: Some(desired.spec.clone()),
         conflicts: Vec::new(),
         closed: Vec::new(),
+        store_faults: Vec::new(),
+        found_stores: Vec::new(),
+        empty: Vec::new(),
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     Action, Kind, NodeState, Observed, ObservedNode, Plan, Recreate, Step, UpOptions, begin,
-    configure, rank, rolling_rank, state_text, step,
+    configure, rank, rolling_rank, state_text, step, stores,
 };
 use crate::error::{Error, Exit};
 use crate::properties;
-use crate::topology::{Desired, Node, Role};
+use crate::topology::{Desired, Node, Role, volume_words};
 
 /// Ports and names that someone else holds, as an error; nothing was changed by it.
 fn refuse_conflicts(desired: &Desired, observed: &Observed) -> Result<(), Error> {
@@ -75,6 +75,7 @@ pub fn up(
 ) -> Result<Plan, Error> {
     refuse_conflicts(desired, observed)?;
     refuse_other_subnet(desired, observed)?;
+    stores::refuse_other_place(desired, previous, observed)?;
     let mut plan = Plan::default();
     let found: BTreeMap<&str, &ObservedNode> = observed
         .nodes
@@ -132,6 +133,14 @@ pub fn up(
             start.push((node, seen, cause));
         }
     }
+    let to_run: Vec<&Node> = create
+        .iter()
+        .copied()
+        .chain(start.iter().map(|(node, ..)| *node))
+        .chain(replace.iter().map(|r| r.node))
+        .collect();
+    stores::refuse_faults(observed, &to_run)?;
+    stores::refuse_memory_loss(desired, to_run, observed)?;
     let wanted: Vec<&str> = desired.nodes.iter().map(|n| n.container.as_str()).collect();
     let orphans: Vec<&ObservedNode> = observed
         .nodes
@@ -413,7 +422,10 @@ fn describe(node: &Node, observed: &Observed) -> String {
         } else {
             ""
         };
-        text += &format!("   volume {volume}{kept}");
+        text += &format!("   {}{kept}", volume_words(volume));
+    }
+    if let Some(bytes) = node.tmpfs {
+        text += &format!("   memory, {} MiB at most", bytes >> 20);
     }
     text
 }
@@ -449,7 +461,8 @@ fn stale(
     if seen.state == NodeState::Other("dead".to_owned()) {
         return Some("its container is dead: a removal failed half-way".to_owned());
     }
-    let wanted = match &node.image {
+    let named = node.image.as_ref().or(node.engine_image.as_ref());
+    let wanted = match named {
         Some(image) => &Some(image.clone()),
         None => &observed.image,
     };
@@ -472,6 +485,10 @@ fn causes(old: &Node, new: &Node) -> String {
         let engine = |node: &Node| node.image.clone().unwrap_or("bundled".to_owned());
         said.insert(0, format!("engine {} → {}", engine(old), engine(new)));
     }
+    if old.engine_image != new.engine_image {
+        let image = |node: &Node| node.engine_image.clone().unwrap_or("of rmqctl".to_owned());
+        said.insert(0, format!("engine image {} → {}", image(old), image(new)));
+    }
     if old.memory != new.memory {
         let limit = |m: Option<u64>| {
             m.map_or("no limit".to_owned(), |bytes| {
@@ -483,6 +500,9 @@ fn causes(old: &Node, new: &Node) -> String {
             limit(old.memory),
             limit(new.memory)
         ));
+    }
+    if (&old.volume, old.tmpfs) != (&new.volume, new.tmpfs) {
+        said.push("the store's place".to_owned());
     }
     if old.nano_cpus != new.nano_cpus {
         let limit = |c: Option<i64>| {
@@ -496,7 +516,13 @@ fn causes(old: &Node, new: &Node) -> String {
             limit(new.nano_cpus)
         ));
     }
-    if old.env != new.env {
+    let (mut old_env, mut new_env) = (old.env.clone(), new.env.clone());
+    let zone = |env: &mut BTreeMap<String, String>| env.remove("TZ").unwrap_or("UTC".to_owned());
+    let zones = (zone(&mut old_env), zone(&mut new_env));
+    if zones.0 != zones.1 {
+        said.push(format!("time zone {} → {}", zones.0, zones.1));
+    }
+    if old_env != new_env {
         said.push("environment".to_owned());
     }
     if said.is_empty() && old.ports != new.ports {

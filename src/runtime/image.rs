@@ -16,7 +16,11 @@ use super::{RuntimeError, label};
 use crate::topology::{CONTAINER_BINARY, CONTAINER_STORE, CONTAINER_UID};
 
 /// Counts changes of the image's own layout below, so that the same binary in a new layout gets a new tag.
-const LAYOUT: &str = "layout 1";
+const LAYOUT: &str = "layout 2";
+
+/// Counts changes of what an engine writes that engines before cannot open. Files are RocketMQ's own, so there was none yet; an image
+/// without the label is of the first.
+pub const STORE_FORMAT: u32 = 1;
 
 /// What is read of the binary at once while it is hashed. All of it, some 28 MB, would cost every command more than the hash does.
 const PIECE: usize = 256 << 10;
@@ -153,6 +157,7 @@ impl Engine {
                 "Labels": {
                     label::ENGINE_SHA256: self.sha256,
                     label::VERSION: env!("CARGO_PKG_VERSION"),
+                    label::STORE_FORMAT: STORE_FORMAT.to_string(),
                 },
                 // The engine asks itself over the wire; it reads from /proc/1/cmdline what it is and where it listens.
                 // `up` does not wait for this (it asks from outside), so it may be rare and cheap.

@@ -10,7 +10,8 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
 use super::{
-    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
+    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
+    RuntimeError,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
@@ -207,6 +208,9 @@ impl Runtime for Memory {
                 spec: world.spec.clone(),
                 conflicts: world.conflicts.clone(),
                 closed: Vec::new(),
+                store_faults: Vec::new(),
+                found_stores: Vec::new(),
+                empty: Vec::new(),
             })
         })
     }
@@ -243,6 +247,15 @@ impl Runtime for Memory {
         _tell: &'a (dyn Fn(&str) + Sync),
     ) -> Boxed<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn engine_of<'a>(&'a self, image: &'a str) -> Boxed<'a, EngineImageAbout> {
+        let about = EngineImageAbout {
+            version: "memory".into(),
+            sha256: image.into(),
+            store_format: 1,
+        };
+        Box::pin(std::future::ready(Ok(about)))
     }
 
     fn stored_spec<'a>(&'a self, _cluster: &'a str) -> Boxed<'a, Option<String>> {

@@ -5,6 +5,7 @@
 
 pub mod describe;
 pub mod docker;
+pub mod hostdir;
 pub mod image;
 mod leftover;
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub mod label {
     pub const VOLUME_KIND: &str = "io.rmqctl.volume";
     /// Content hash of the engine in an image, and of the image a container was made from.
     pub const ENGINE_SHA256: &str = "io.rmqctl.engine.sha256";
+    /// [`STORE_FORMAT`](super::image::STORE_FORMAT) of the engine in an image; the daemon passes it on to containers.
+    pub const STORE_FORMAT: &str = "io.rmqctl.store-format";
 }
 
 /// What can run nodes. Futures are boxed so that commands hold a `Box<dyn Runtime>`.
@@ -80,6 +83,8 @@ pub trait Runtime: Send + Sync {
     }
     /// Brings about an image that is not the engine's own, and tells how that goes. One that is there is not asked for again.
     fn fetch_image<'a>(&'a self, image: &'a str, tell: &'a (dyn Fn(&str) + Sync)) -> Boxed<'a, ()>;
+    /// What an image of rmqctl's engine says of itself; one that is none is an error, and so is one that is not there.
+    fn engine_of<'a>(&'a self, image: &'a str) -> Boxed<'a, EngineImageAbout>;
     /// What `Action::StoreSpec` kept; `None` when there is no such cluster.
     fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>>;
     /// Names of all clusters here.
@@ -151,6 +156,17 @@ pub trait Runtime: Send + Sync {
         container: &'a str,
         addresses: &'a [String],
     ) -> Boxed<'a, Vec<Dial>>;
+}
+
+/// What an image of rmqctl's engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct EngineImageAbout {
+    pub version: String,
+    /// Content hash.
+    pub sha256: String,
+    /// What it writes: [`image::STORE_FORMAT`] of its time.
+    pub store_format: u32,
 }
 
 /// Which lines of a log are wanted.
@@ -309,6 +325,14 @@ pub enum RuntimeError {
         /// What the daemon said.
         reason: String,
     },
+    /// An image that is not one of rmqctl's engine (RMQ-E007).
+    #[error("{image} is no image of rmqctl's engine")]
+    NotEngine {
+        /// Its reference.
+        image: String,
+        /// What it lacks.
+        reason: String,
+    },
     /// A thing of that name is another's; nothing was changed.
     #[error("{object} is not of cluster {cluster} ({holder}); it was left alone")]
     NotOurs {
@@ -365,6 +389,9 @@ impl RuntimeError {
             RuntimeError::NoImage { image, .. } => Some(format!(
                 "docker pull {image}   ·   or, without a registry: docker load -i FILE"
             )),
+            RuntimeError::NotEngine { .. } => Some(
+                "rmqctl image load, or rmqctl image save FILE and docker load -i FILE, makes one; Apache's is --engine apache".into(),
+            ),
             RuntimeError::NotOurs { .. } => {
                 Some("remove or rename it, or use another cluster name: --name NAME".into())
             }

@@ -61,9 +61,41 @@ impl Engine {
     }
 }
 
+/// What `--image` and `engine.image` say for the image that is made from the running binary.
+pub const OWN_IMAGE: &str = "bundled";
+
+/// Reads an image's reference, `registry.example/rmqctl/engine:0.1.0`, or [`OWN_IMAGE`].
+pub fn parse_image(typed: &str) -> Result<String, String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._/:@".contains(c);
+    let good = (1..=255).contains(&typed.len())
+        && typed.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && typed.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && typed.chars().all(is_part);
+    match good {
+        true => Ok(typed.to_owned()),
+        false => Err(format!(
+            "`{typed}` is no image's reference: registry.example/rmqctl/engine:0.1.0, or {OWN_IMAGE}"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_a_reference_and_no_option() {
+        for good in [
+            "bundled",
+            "rmqctl/engine:0.1.0-7c0a8d21",
+            "r.example:5000/mq/engine@sha256:00",
+        ] {
+            assert_eq!(parse_image(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "-x", "a b", "engine:", "a\nb"] {
+            assert!(parse_image(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_engine_is_bundled_or_apaches_with_a_tag() {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::storage::absolute;
+use super::typed::parse_set;
 use super::{
-    Draft, Engine, Ephemeral, Mode, Profile, TopicSpec, parse_duration, parse_memory, parse_set,
-    yaml,
+    Draft, Engine, Ephemeral, Mode, Profile, Storage, TopicSpec, parse_duration, parse_image,
+    parse_memory, yaml,
 };
 use crate::error::Error;
 
@@ -21,6 +23,9 @@ pub struct SpecFlags {
     /// Engine of brokers and name servers: bundled, or Apache's image as apache or apache:TAG (Docker only)
     #[arg(long, value_name = "ENGINE", value_parser = Engine::parse)]
     pub engine: Option<Engine>,
+    /// Image of rmqctl's engine for all nodes, in place of the one made from this program: a reference, or bundled (Docker only)
+    #[arg(long, value_name = "REF", value_parser = parse_image)]
+    pub image: Option<String>,
     /// Master brokers (1 in a new cluster)
     #[arg(long, value_name = "N")]
     pub masters: Option<u32>,
@@ -76,6 +81,12 @@ pub struct SpecFlags {
     /// Directory of the generated properties files, for you to read and edit (./rmq/conf)
     #[arg(long, value_name = "DIR")]
     pub conf_dir: Option<PathBuf>,
+    /// Time zone of the nodes, whose hours deleteWhen counts: Asia/Shanghai (in a new cluster: this host's)
+    #[arg(long, value_name = "ZONE", value_parser = super::zone::parse)]
+    pub tz: Option<String>,
+    /// Keep each node's store in a directory of its own below PATH on the host, in place of a volume
+    #[arg(long, value_name = "PATH")]
+    pub data_dir: Option<PathBuf>,
     /// Time that a node gets to stop before it is killed
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub stop_timeout: Option<Duration>,
@@ -88,11 +99,12 @@ pub struct SpecFlags {
 }
 
 impl SpecFlags {
-    /// What the flags say. `cwd` makes `--conf-dir` absolute.
+    /// What the flags say. `cwd` makes `--conf-dir` and `--data-dir` absolute.
     pub fn draft(&self, cwd: &Path) -> Result<Draft, Error> {
         let mut draft = Draft {
             origin: "the command line".to_owned(),
             engine: self.engine.clone(),
+            engine_image: self.image.clone(),
             profile: self.profile,
             namesrvs: self.namesrvs,
             masters: self.masters,
@@ -114,6 +126,10 @@ impl SpecFlags {
             stop_timeout: self.stop_timeout,
             topics: self.topics.clone(),
             conf_dir: self.conf_dir.as_ref().map(|dir| cwd.join(dir)),
+            tz: self.tz.clone(),
+            storage: self.data_dir.as_ref().map(|dir| Storage::Host {
+                path: absolute(cwd, dir),
+            }),
             ephemeral: self.ephemeral,
             ..Draft::default()
         };

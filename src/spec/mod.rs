@@ -6,8 +6,13 @@
 mod engine;
 mod ephemeral;
 mod flags;
+mod lint;
+mod storage;
 mod topic;
+mod typed;
+mod validate;
 pub mod yaml;
+pub mod zone;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,10 +22,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, nearest};
-pub use engine::Engine;
+pub use engine::{Engine, OWN_IMAGE, parse_image};
 pub use ephemeral::Ephemeral;
 pub use flags::SpecFlags;
+pub use lint::{decided, warnings};
+pub use storage::{Storage, StorageKind};
 pub use topic::{DEFAULT_QUEUES, TopicSpec};
+pub use typed::{DEFAULT_NAME, padded, parse_duration, parse_memory, quoted, suggest};
+pub use validate::is_loopback;
 
 /// Broker properties by their Java names.
 pub type Properties = BTreeMap<String, String>;
@@ -111,6 +120,9 @@ pub struct ClusterSpec {
     pub name: String,
     #[serde(default, skip_serializing_if = "Engine::is_bundled")]
     pub engine: Engine,
+    /// The image of rmqctl's engine that nodes run; `None`: the one that is made from the running binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_image: Option<String>,
     pub profile: Profile,
     pub namesrvs: u32,
     pub masters: u32,
@@ -133,6 +145,12 @@ pub struct ClusterSpec {
     /// Cores, each node; `None`: no limit.
     pub cpus: Option<f64>,
     pub stop_timeout_seconds: u64,
+    /// Time zone of the nodes; `None`: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tz: Option<String>,
+    /// Where stores lie.
+    #[serde(default, skip_serializing_if = "Storage::is_volume")]
+    pub storage: Storage,
     pub env: BTreeMap<String, String>,
     /// Of all brokers.
     pub properties: Properties,
@@ -163,6 +181,8 @@ pub struct Draft {
     pub text: Option<String>,
     pub name: Option<String>,
     pub engine: Option<Engine>,
+    /// A reference, or [`OWN_IMAGE`].
+    pub engine_image: Option<String>,
     pub profile: Option<Profile>,
     pub namesrvs: Option<u32>,
     pub masters: Option<u32>,
@@ -180,6 +200,8 @@ pub struct Draft {
     pub memory: Option<u64>,
     pub cpus: Option<f64>,
     pub stop_timeout: Option<Duration>,
+    pub tz: Option<String>,
+    pub storage: Option<Storage>,
     pub env: BTreeMap<String, String>,
     pub properties: Properties,
     pub nodes: BTreeMap<String, NodeSpec>,
@@ -191,63 +213,13 @@ pub struct Draft {
     pub ephemeral: Option<Ephemeral>,
 }
 
-/// Properties that follow from the topology, and what to say instead.
-const DECIDED: &[(&str, &str)] = &[
-    ("brokerName", "names follow from the number of masters"),
-    ("brokerId", "ids follow from the number of slaves"),
-    (
-        "listenPort",
-        "use --port-offset, or nodes.NODE.ports.main in cluster.yaml",
-    ),
-    ("haListenPort", "it is listenPort + 1"),
-    ("namesrvAddr", "use --namesrvs"),
-    ("brokerIP1", "use --advertise HOST"),
-    (
-        "brokerIP2",
-        "slaves always use the names inside the network",
-    ),
-    ("brokerInternalAddr", "it is the node's name and listenPort"),
-    ("bindAddress", "use --bind"),
-    ("storePathRootDir", "it is the node's volume"),
-    ("storePathCommitLog", "it is inside the node's volume"),
-    ("haMasterAddress", "slaves learn it from the name server"),
-];
-
-/// Whether the topology decides a property, so that nobody may set it; what to say instead.
-pub fn decided(key: &str) -> Option<&'static str> {
-    DECIDED
-        .iter()
-        .find(|(decided, _)| *decided == key)
-        .map(|(_, instead)| *instead)
-}
-
-/// The name of the cluster when nobody gives one; its containers have no prefix.
-pub const DEFAULT_NAME: &str = "rmq";
-
-/// A command line that a hint suggests, for the cluster of this name.
-pub fn suggest(cluster: &str, rest: &str) -> String {
-    match cluster {
-        DEFAULT_NAME => format!("rmqctl {rest}"),
-        name => format!("rmqctl --name {name} {rest}"),
-    }
-}
-
-/// An argument as a shell takes it.
-pub fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,%+".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', "'\\''"))
-    }
-}
-
 impl ClusterSpec {
     /// A cluster nobody said anything about, but for its name.
     pub fn defaults(name: &str, profile: Profile, conf_dir: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
             engine: Engine::Bundled,
+            engine_image: None,
             profile,
             namesrvs: 1,
             masters: 1,
@@ -264,6 +236,8 @@ impl ClusterSpec {
             memory: None,
             cpus: None,
             stop_timeout_seconds: 60,
+            tz: None,
+            storage: Storage::Volume,
             env: BTreeMap::new(),
             properties: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -298,6 +272,9 @@ impl ClusterSpec {
                 self.wait_timeout_seconds = engine.wait_seconds();
             }
             self.engine = engine.clone();
+        }
+        if let Some(image) = &draft.engine_image {
+            self.engine_image = (image != OWN_IMAGE).then(|| image.clone());
         }
         set(&mut self.profile, &draft.profile);
         set(&mut self.namesrvs, &draft.namesrvs);
@@ -339,6 +316,10 @@ impl ClusterSpec {
             self.wait_timeout_seconds = timeout.as_secs().max(1);
         }
         set(&mut self.conf_dir, &draft.conf_dir);
+        set(&mut self.storage, &draft.storage);
+        if draft.tz.is_some() {
+            self.tz.clone_from(&draft.tz);
+        }
         self.ephemeral = draft.ephemeral.or(self.ephemeral);
         self.env.extend(draft.env.clone());
         self.labels.extend(draft.labels.clone());
@@ -379,66 +360,6 @@ impl ClusterSpec {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a spec has string keys and finite numbers only")
     }
-
-    /// Checks all that does not need the drafts' places: names, counts, addresses.
-    pub fn validate(&self) -> Result<(), Error> {
-        let bad = |title: String| Error::new("RMQ-E104", Exit::Spec, title);
-        let name_ok = !self.name.is_empty()
-            && self.name.len() <= 40
-            && self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && self
-                .name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-        if !name_ok {
-            return Err(bad(format!("`{}` cannot be the name of a cluster", self.name))
-                .detail("letters, digits, `-`, `_` and `.`, starting with a letter or digit, 40 at most"));
-        }
-        if !(1..=9).contains(&self.namesrvs) {
-            return Err(bad(format!(
-                "{} name servers; it must be 1 to 9",
-                self.namesrvs
-            )));
-        }
-        if self.masters == 0 {
-            return Err(bad("no master; a cluster needs one".to_owned()).hint("--masters 1"));
-        }
-        if self.bind.is_ipv6() {
-            return Err(bad(format!("cannot bind {}", self.bind))
-                .detail("brokers register IPv4 addresses or host names")
-                .hint("--bind 127.0.0.1"));
-        }
-        if self.advertise == "gateway" || !is_host(&self.advertise) {
-            return Err(bad(format!(
-                "`{}` is not a host that can be advertised",
-                self.advertise
-            ))
-            .hint("--advertise 10.0.0.5")
-            .hint("--advertise auto"));
-        }
-        for topic in &self.topics {
-            if let Some(why) = topic.fault() {
-                return Err(bad(format!("topic `{}`: {why}", topic.name)));
-            }
-        }
-        let java = !self.engine.is_bundled();
-        if let Some(memory) = self.memory.filter(|memory| java && *memory < 256 << 20) {
-            return Err(bad(format!(
-                "a memory limit of {memory} bytes is below the 256 MiB that a JVM with RocketMQ needs"
-            ))
-            .hint("--memory 1g"));
-        }
-        if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_finite() || *cpus < 0.01) {
-            return Err(bad(format!("{cpus} cpus; it must be 0.01 or more")));
-        }
-        if let Some(memory) = self.memory.filter(|memory| *memory < 16 << 20) {
-            return Err(bad(format!(
-                "a memory limit of {memory} bytes is below the 16 MiB that a node needs"
-            ))
-            .hint("--memory 256m"));
-        }
-        Ok(())
-    }
 }
 
 /// The spec of a cluster from what runs (`stored`), a file and flags. With a file, file and flags are the whole spec;
@@ -470,193 +391,11 @@ pub fn resolve(
             )
             .detail("--slaves N is the total, dealt round-robin to the masters; --slaves-per-master N is for each"));
         }
-        check_properties(draft, lint)?;
+        lint::check_properties(draft, lint)?;
         spec.apply(draft);
     }
     spec.validate()?;
     Ok(spec)
-}
-
-/// Properties that were accepted though they do nothing here, with a sentence for each.
-pub fn warnings(spec: &ClusterSpec, lint: Lint) -> Vec<String> {
-    if !spec.engine.is_bundled() {
-        return Vec::new();
-    }
-    let all = [&spec.properties]
-        .into_iter()
-        .chain(spec.brokers.values())
-        .chain(spec.nodes.values().map(|node| &node.properties));
-    let mut said: Vec<String> = all
-        .flatten()
-        .filter(|(key, value)| lint(key, value) == Verdict::NoEffect)
-        .map(|(key, _)| format!("property {key} is accepted, and has no effect in this engine"))
-        .collect();
-    said.sort();
-    said.dedup();
-    said
-}
-
-fn check_properties(draft: &Draft, lint: Lint) -> Result<(), Error> {
-    let of_nodes = draft
-        .nodes
-        .iter()
-        .map(|(node, n)| (Some(node.as_str()), &n.properties));
-    let of_brokers = draft
-        .brokers
-        .iter()
-        .map(|(name, p)| (Some(name.as_str()), p));
-    for (owner, properties) in [(None, &draft.properties)]
-        .into_iter()
-        .chain(of_nodes)
-        .chain(of_brokers)
-    {
-        for (key, value) in properties {
-            check_property(draft, owner, key, value, lint)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_property(
-    draft: &Draft,
-    owner: Option<&str>,
-    key: &str,
-    value: &str,
-    lint: Lint,
-) -> Result<(), Error> {
-    let place = |title: &str, note: String| match &draft.text {
-        Some(text) => yaml::at_key(&draft.origin, text, owner, key, title, &note),
-        None => Error::new(
-            "RMQ-E103",
-            Exit::Spec,
-            format!("{}: {title} `{key}`", draft.origin),
-        )
-        .detail(note),
-    };
-    if let Some(instead) = decided(key) {
-        return Err(place("the topology decides", instead.to_owned()));
-    }
-    if value.is_empty() {
-        return Ok(());
-    }
-    if key == "brokerRole" && value == "SLAVE" {
-        return Err(place(
-            "cannot make a slave with",
-            "use --slaves N, or topology.slaves".to_owned(),
-        ));
-    }
-    match lint(key, value) {
-        Verdict::Good | Verdict::NoEffect => Ok(()),
-        Verdict::Unknown(near) => Err(place(
-            "unknown property",
-            near.map_or_else(
-                || "no property of a RocketMQ broker has a name like it".to_owned(),
-                |near| format!("did you mean `{near}`?"),
-            ),
-        )),
-        Verdict::Wrong(why) => Err(place("wrong value of", why)),
-    }
-}
-
-/// `deleteWhen` is hours of two digits; YAML and people drop the zero, and RocketMQ then compares `4` with `04`.
-pub fn padded(key: &str, value: &str) -> String {
-    if key != "deleteWhen" || value.is_empty() {
-        return value.to_owned();
-    }
-    let hours: Vec<String> = value
-        .split(';')
-        .map(|hour| format!("{:0>2}", hour.trim()))
-        .collect();
-    hours.join(";")
-}
-
-/// `KEY=VALUE` or `KEY=VALUE@NODE`, where NODE is a node or a broker name.
-fn parse_set(draft: &mut Draft, typed: &str) -> Result<(), Error> {
-    let Some((key, rest)) = typed.split_once('=') else {
-        return Err(
-            Error::new("RMQ-E104", Exit::Usage, format!("--set {typed}: no `=`"))
-                .hint("--set fileReservedTime=72")
-                .hint("--set fileReservedTime=72@rmqmaster1"),
-        );
-    };
-    // A value may hold an `@`; only what can be the name of a node or broker after the last one is a target.
-    let (value, target) = match rest.rsplit_once('@') {
-        Some((value, target))
-            if target.starts_with("rmq")
-                || target.starts_with("broker-")
-                || target.starts_with("master")
-                || target.starts_with("slave") =>
-        {
-            (value, Some(target))
-        }
-        _ => (rest, None),
-    };
-    let properties = match target {
-        None => &mut draft.properties,
-        Some(name) if name.starts_with("broker-") && !name.contains(':') => {
-            draft.brokers.entry(name.to_owned()).or_default()
-        }
-        Some(name) => {
-            let full = if name.starts_with("rmq") {
-                name.to_owned()
-            } else {
-                format!("rmq{name}")
-            };
-            &mut draft.nodes.entry(full).or_default().properties
-        }
-    };
-    properties.insert(key.trim().to_owned(), padded(key.trim(), value.trim()));
-    Ok(())
-}
-
-/// Bytes of `512m`, `1g`, `65536k` or a plain number.
-pub fn parse_memory(typed: &str) -> Result<u64, String> {
-    let lower = typed.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches("ib").trim_end_matches('b');
-    let (number, shift) = match digits.char_indices().last() {
-        Some((at, 'k')) => (&digits[..at], 10),
-        Some((at, 'm')) => (&digits[..at], 20),
-        Some((at, 'g')) => (&digits[..at], 30),
-        _ => (digits, 0),
-    };
-    number
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(1 << shift))
-        .filter(|n| *n <= i64::MAX as u64)
-        .ok_or_else(|| format!("`{typed}` is not a size such as 512m, 1g or 268435456"))
-}
-
-/// `60s`, `2m`, `1h`, or seconds.
-pub fn parse_duration(typed: &str) -> Result<Duration, String> {
-    let lower = typed.trim().to_ascii_lowercase();
-    let (number, unit) = match lower.char_indices().last() {
-        Some((at, 's')) => (&lower[..at], 1),
-        Some((at, 'm')) => (&lower[..at], 60),
-        Some((at, 'h')) => (&lower[..at], 3600),
-        _ => (lower.as_str(), 1),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit))
-        .filter(|seconds| *seconds <= 366 * 24 * 3600)
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("`{typed}` is not a time such as 60s, 2m or 1h"))
-}
-
-/// Whether it is this machine as it calls itself.
-pub fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 253
-        && host
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }
 
 /// An error for a name that is none of `names`.
@@ -688,7 +427,7 @@ mod tests {
             ..Draft::default()
         };
         for set in sets {
-            parse_set(&mut draft, set).unwrap();
+            typed::parse_set(&mut draft, set).unwrap();
         }
         draft
     }
@@ -748,6 +487,20 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_kept_until_the_own_one_is_asked_for() {
+        let image = |reference: &str| Draft {
+            engine_image: Some(reference.into()),
+            ..Draft::default()
+        };
+        let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/x".into());
+        spec.apply(&image("r.example/engine:1"));
+        spec.apply(&Draft::default());
+        assert_eq!(spec.engine_image.as_deref(), Some("r.example/engine:1"));
+        spec.apply(&image(OWN_IMAGE));
+        assert_eq!(spec.engine_image, None);
+    }
+
+    #[test]
     fn advertising_another_host_opens_the_ports_unless_bind_says_otherwise() {
         let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/x".into());
         spec.apply(&Draft {
@@ -763,21 +516,6 @@ mod tests {
             ..Draft::default()
         });
         assert_eq!(spec.bind.to_string(), "10.0.0.5");
-    }
-
-    #[test]
-    fn sizes_and_times_are_read_as_people_write_them() {
-        assert_eq!(parse_memory("512m"), Ok(512 << 20));
-        assert_eq!(parse_memory("1GiB"), Ok(1 << 30));
-        assert_eq!(parse_memory("65536"), Ok(65536));
-        assert!(
-            parse_memory("-1").is_err()
-                && parse_memory("m").is_err()
-                && parse_memory("99999999999g").is_err()
-        );
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
-        assert!(parse_duration("soon").is_err());
     }
 
     #[test]

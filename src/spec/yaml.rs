@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Visitor};
 
+use super::storage::absolute;
 use super::{
-    DEFAULT_QUEUES, Draft, Engine as Kind, Mode, NodeSpec, Profile, Properties, TopicSpec, padded,
-    parse_duration, parse_memory,
+    DEFAULT_QUEUES, Draft, Engine as Kind, Mode, NodeSpec, OWN_IMAGE, Profile, Properties, Storage,
+    StorageKind, TopicSpec, padded, parse_duration, parse_image, parse_memory, zone,
 };
 use crate::error::{Error, Exit, nearest};
 
@@ -39,6 +40,8 @@ struct File {
     expose: Expose,
     /// What every node gets
     engine: Engine,
+    /// Where the nodes' stores lie
+    storage: Store,
     /// Properties of all brokers, by their Java names
     #[schemars(schema_with = "broker_properties")]
     properties: BTreeMap<String, Value>,
@@ -98,7 +101,7 @@ struct Expose {
 struct Engine {
     /// Engine of brokers and name servers: bundled, or Apache's image as apache or apache:TAG
     kind: Option<String>,
-    /// An image laid out as Apache's, beside `kind: apache`
+    /// An image of rmqctl's engine for all nodes, in place of the one made from the program; beside `kind: apache` one laid out as Apache's
     image: Option<String>,
     /// Memory limit: 512m, 1g
     memory: Option<Value>,
@@ -106,8 +109,21 @@ struct Engine {
     cpus: Option<f64>,
     /// Time that a node gets to stop before it is killed: 60s
     stop_timeout: Option<Value>,
+    /// Time zone, whose hours deleteWhen counts: Asia/Shanghai. In a new cluster this host's when none is said
+    tz: Option<String>,
     /// Environment variables
     env: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Store {
+    /// volume: one of Docker's for each node; host: a directory for each node below path; tmpfs: memory, lost when a node stops
+    kind: Option<StorageKind>,
+    /// With host: the directory; relative to this file
+    path: Option<PathBuf>,
+    /// With tmpfs: bytes of each store at most: 1g
+    size: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -303,31 +319,41 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
         };
         nodes.insert(name, spec);
     }
-    let engine = match (&file.engine.kind, &file.engine.image) {
-        (Some(typed), image) => {
-            let kind = Kind::parse(typed)
-                .map_err(|why| at_key(origin, text, None, "kind", "wrong value of", &why))?;
-            match (kind, image) {
-                (Kind::Apache(_), Some(image)) => Some(Kind::Apache(image.clone())),
-                (Kind::Bundled, Some(_)) => {
-                    let note = "the bundled engine's image is made from this binary; with `kind: apache` it is used";
-                    return Err(at_key(origin, text, None, "image", "needless", note));
-                }
-                (kind, None) => Some(kind),
-            }
-        }
-        (None, Some(_)) => {
-            let note =
-                "an image other than rmqctl's own is one of Apache's kind: add `kind: apache`";
-            return Err(at_key(origin, text, None, "image", "no kind beside", note));
-        }
-        (None, None) => None,
+    let kind = match &file.engine.kind {
+        Some(typed) => Some(
+            Kind::parse(typed)
+                .map_err(|why| at_key(origin, text, None, "kind", "wrong value of", &why))?,
+        ),
+        None => None,
     };
+    let image = match &file.engine.image {
+        Some(typed) => Some(
+            parse_image(typed)
+                .map_err(|why| at_key(origin, text, None, "image", "wrong value of", &why))?,
+        ),
+        None => None,
+    };
+    // Beside `kind: apache` it is one laid out as Apache's; else one of ours.
+    let (engine, engine_image) = match (kind, image) {
+        (Some(Kind::Apache(_)), Some(image)) if image != OWN_IMAGE => {
+            (Some(Kind::Apache(image)), None)
+        }
+        (kind, image) => (kind, image),
+    };
+    let tz =
+        match &file.engine.tz {
+            Some(typed) => Some(zone::parse(typed).map_err(|why| {
+                at_key(origin, text, Some("engine"), "tz", "wrong value of", &why)
+            })?),
+            None => None,
+        };
+    let storage = storage(origin, text, file.storage, dir)?;
     Ok(Draft {
         origin: origin.to_owned(),
         text: Some(text.to_owned()),
         name: file.name,
         engine,
+        engine_image,
         profile: file.profile,
         namesrvs: file.topology.namesrvs,
         masters: file.topology.masters,
@@ -345,6 +371,8 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
         memory: memory(file.engine.memory)?,
         cpus: file.engine.cpus,
         stop_timeout: duration(file.engine.stop_timeout, "stopTimeout")?,
+        tz,
+        storage,
         env: texts(file.engine.env),
         properties: properties(file.properties),
         nodes,
@@ -367,6 +395,38 @@ pub fn draft(origin: &str, text: &str, dir: &Path) -> Result<Draft, Error> {
         wait_timeout: duration(file.wait.timeout, "timeout")?,
         ephemeral: None,
     })
+}
+
+/// What a file says of stores: the kind, and no more than belongs to it.
+fn storage(origin: &str, text: &str, said: Store, dir: &Path) -> Result<Option<Storage>, Error> {
+    let at = |key: &str, title: &str, note: &str| {
+        Err(at_key(origin, text, Some("storage"), key, title, note))
+    };
+    let size = match said.size {
+        Some(Value(typed)) => match parse_memory(&typed) {
+            Ok(bytes) => Some(bytes),
+            Err(why) => return at("size", "wrong value of", &why),
+        },
+        None => None,
+    };
+    match (said.kind, said.path, size) {
+        (None, None, None) => Ok(None),
+        (None, Some(_), _) => at("path", "no kind beside", "add `kind: host`"),
+        (None, _, Some(_)) => at("size", "no kind beside", "add `kind: tmpfs`"),
+        (Some(StorageKind::Host), None, _) => at("kind", "no path beside", "add `path: ./data`"),
+        (Some(StorageKind::Host), _, Some(_)) => {
+            at("size", "needless", "a directory has its disk's size")
+        }
+        (Some(StorageKind::Host), Some(path), None) => Ok(Some(Storage::Host {
+            path: absolute(dir, &path),
+        })),
+        (Some(_), Some(_), _) => at("path", "needless", "it is for `kind: host`"),
+        (Some(StorageKind::Volume), _, Some(_)) => {
+            at("size", "needless", "a volume has its disk's size")
+        }
+        (Some(StorageKind::Volume), None, None) => Ok(Some(Storage::Volume)),
+        (Some(StorageKind::Tmpfs), None, size) => Ok(Some(Storage::Tmpfs { size })),
+    }
 }
 
 fn texts(values: BTreeMap<String, Value>) -> BTreeMap<String, String> {
@@ -566,6 +626,72 @@ mod tests {
             "error[RMQ-E102]: cluster.yaml:1:10  wrong value of \"memory\"\n     1 | engine: {memory: lots}\n       \
              |          ^^^^^^ `lots` is not a size such as 512m, 1g or 268435456\n",
         );
+    }
+
+    #[test]
+    fn an_image_is_ours_unless_it_stands_beside_apaches_kind() {
+        let said = |text: &str| {
+            let said = draft("c", text, Path::new("/x")).unwrap();
+            (said.engine, said.engine_image)
+        };
+        let image = || "r.example/mq:1".to_owned();
+        assert_eq!(
+            said("engine: {image: 'r.example/mq:1'}"),
+            (None, Some(image()))
+        );
+        assert_eq!(
+            said("engine: {kind: bundled, image: 'r.example/mq:1'}"),
+            (Some(Kind::Bundled), Some(image()))
+        );
+        assert_eq!(
+            said("engine: {kind: apache, image: 'r.example/mq:1'}"),
+            (Some(Kind::Apache(image())), None)
+        );
+        let error = draft("c", "engine: {image: -x}", Path::new("/x")).unwrap_err();
+        assert!(
+            error.to_string().contains("no image's reference"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_time_zone_that_is_none_is_shown_in_its_line() {
+        let said = draft("c", "engine: {tz: asia/shanghai}\n", Path::new("/x")).unwrap();
+        assert_eq!(said.tz.as_deref(), Some("Asia/Shanghai"));
+        check_error(
+            "engine:\n  tz: Asia/Shangai\n",
+            "error[RMQ-E102]: cluster.yaml:2:3  wrong value of \"tz\"\n     1 | engine:\n     2 |   tz: Asia/Shangai\n       \
+             |   ^^ `Asia/Shangai` is not a time zone: did you mean `Asia/Shanghai`?\n",
+        );
+    }
+
+    #[test]
+    fn a_store_has_a_kind_and_only_what_belongs_to_it() {
+        let storage = |text: &str| draft("c", text, Path::new("/x")).unwrap().storage;
+        assert_eq!(
+            storage("storage: {kind: host, path: ./data}\n"),
+            Some(Storage::Host {
+                path: "/x/data".into()
+            })
+        );
+        assert_eq!(
+            storage("storage: {kind: tmpfs, size: 2g}\n"),
+            Some(Storage::Tmpfs {
+                size: Some(2 << 30)
+            })
+        );
+        assert_eq!(storage("storage: {kind: volume}\n"), Some(Storage::Volume));
+        assert_eq!(storage("name: x\n"), None);
+        for (text, note) in [
+            ("storage: {kind: host}", "add `path: ./data`"),
+            ("storage: {path: ./data}", "add `kind: host`"),
+            ("storage: {kind: volume, path: x}", "it is for `kind: host`"),
+            ("storage: {kind: tmpfs, size: lots}", "is not a size"),
+            ("storage: {kind: disk}", "unknown variant `disk`"),
+        ] {
+            let error = draft("c", text, Path::new("/x")).unwrap_err();
+            assert!(error.to_string().contains(note), "{text}: {error}");
+        }
     }
 
     #[test]

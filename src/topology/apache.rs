@@ -28,6 +28,7 @@ pub fn convert(node: &mut Node, image: &str) {
         .as_ref()
         .map_or_else(String::new, |path| path.display().to_string());
     node.image = Some(image.to_owned());
+    node.engine_image = None;
     node.command = ["sh", "-c", SHELL, script, &file]
         .map(str::to_owned)
         .to_vec();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::spec::{Mode, NodeSpec, Profile, Properties};
 
 fn spec(masters: u32, slaves: u32) -> ClusterSpec {
     let mut spec = ClusterSpec::defaults("rmq", Profile::Dev, "/conf".into());

@@ -10,7 +10,7 @@ use super::{
     Broker, admin, assignment, clients, filter, groups, locks, offsets, pop, pull, schedule, send,
     stats, timer, topics, transaction,
 };
-use crate::clock;
+use crate::clock::{self, Zone};
 use crate::config::{BrokerConfig, FlushDiskType, Live};
 use crate::log::{Log, LogOptions};
 use crate::net::{self, Limits, Partitions};
@@ -243,6 +243,7 @@ fn log_options(
         delete_when: config
             .delete_hours()
             .expect("checked when the file was read"),
+        zone: Zone::of_environment().0,
     }
 }
 
@@ -269,7 +270,11 @@ impl Broker {
             offsets: offsets::Offsets::open(dir)?,
             clients: clients::Clients::default(),
             locks: locks::QueueLocks::default(),
-            stats: stats::Stats::new(&config.broker_cluster_name, now_ms),
+            stats: stats::Stats::new(
+                &config.broker_cluster_name,
+                Zone::of_environment().0,
+                now_ms,
+            ),
             schedule: Schedule::load(dir.join("delayOffset.json"), delays)?,
             timer: timer::Timer::default(),
             decisions: transaction::Decisions::default(),

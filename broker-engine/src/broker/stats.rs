@@ -5,6 +5,7 @@
 //! Source: `apache/rocketmq: common/.../stats/StatsItem.java`, `store/.../stats/BrokerStatsManager.java`,
 //! `store/.../StoreStatsService.java`, `broker/.../BrokerStats.java`.
 
+use crate::clock::Zone;
 use parking_lot::{Mutex, RwLock};
 use rocketmq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use rocketmq_protocol::topic;
@@ -18,7 +19,6 @@ const MINUTE_STEP_MS: i64 = 10_000;
 const HOUR_STEP_MS: i64 = 600_000;
 /// Of the day window: 24 steps.
 const DAY_STEP_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * DAY_STEP_MS;
 /// Seconds of history behind the three tps figures of 28 (10 s, 1 min, 10 min).
 const RATE_SECONDS: usize = 600;
 
@@ -34,6 +34,8 @@ pub struct Stats {
     rates: Mutex<VecDeque<TotalsAt>>,
     now_ms: AtomicI64,
     cluster: String,
+    /// Whose midnights the daily figures move on at.
+    zone: Zone,
 }
 
 /// What one group takes out, by topic.
@@ -75,7 +77,7 @@ struct TotalsAt {
     transferred: u64,
 }
 
-/// Messages counted up to the last two midnights (UTC), for the daily figures.
+/// Messages counted up to the last two midnights of the zone, for the daily figures.
 #[derive(Debug, Default)]
 struct Days {
     day: i64,
@@ -117,7 +119,7 @@ pub struct PutTotals {
 
 impl Stats {
     /// Empty counters for a broker of a cluster (the key of the BROKER_* statistics).
-    pub fn new(cluster: &str, now_ms: i64) -> Stats {
+    pub fn new(cluster: &str, zone: Zone, now_ms: i64) -> Stats {
         Stats {
             topics: RwLock::default(),
             groups: RwLock::default(),
@@ -125,7 +127,7 @@ impl Stats {
             broker_get: Item::new(now_ms),
             totals: Totals::default(),
             days: Mutex::new(Days {
-                day: now_ms.div_euclid(DAY_MS),
+                day: zone.day(now_ms),
                 ..Days::default()
             }),
             rates: Mutex::new(VecDeque::from([TotalsAt {
@@ -134,6 +136,7 @@ impl Stats {
             }])),
             now_ms: AtomicI64::new(now_ms),
             cluster: cluster.to_owned(),
+            zone,
         }
     }
 
@@ -255,7 +258,7 @@ impl Stats {
         }
         drop(rates);
         let mut days = self.days.lock();
-        let day = now_ms.div_euclid(DAY_MS);
+        let day = self.zone.day(now_ms);
         if day != days.day {
             days.day = day;
             days.put = [days.put[1], self.broker_put.value.load(Relaxed)];
@@ -476,6 +479,7 @@ impl Item {
 mod tests {
     use super::*;
 
+    const DAY_MS: i64 = 24 * DAY_STEP_MS;
     const START: i64 = 20_000 * DAY_MS;
 
     fn item(sum: i64, tps: f64, avgpt: f64) -> BrokerStatsItem {
@@ -484,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_minute_window_forgets_what_is_older_than_a_minute() {
-        let stats = Stats::new("C", START);
+        let stats = Stats::new("C", Zone::default(), START);
         for second in 0..100 {
             stats.put("T", 10, 1000);
             stats.sample(START + second * 1000);
@@ -504,7 +508,7 @@ mod tests {
 
     #[test]
     fn an_unknown_statistic_or_key_has_no_data() {
-        let stats = Stats::new("C", START);
+        let stats = Stats::new("C", Zone::default(), START);
         stats.get("g", "T", 3, 300);
         let known = |name, key| stats.view(name, key, START).is_some();
         assert!(known("GROUP_GET_NUMS", "T@g"));
@@ -521,7 +525,7 @@ mod tests {
 
     #[test]
     fn midnight_moves_the_daily_totals_on_and_system_topics_do_not_count() {
-        let stats = Stats::new("C", START);
+        let stats = Stats::new("C", Zone::default(), START);
         stats.put("T", 5, 50);
         stats.put("SCHEDULE_TOPIC_XXXX", 7, 70);
         stats.get("g", "T", 2, 20);
@@ -564,8 +568,20 @@ mod tests {
     }
 
     #[test]
+    fn midnight_is_the_zones_own() {
+        let zone = Zone::named("Asia/Shanghai").unwrap();
+        // UTC midnight, 8 o'clock there: its day ends 16 hours later.
+        let stats = Stats::new("C", zone, START);
+        stats.put("T", 5, 50);
+        stats.sample(START + 16 * DAY_STEP_MS - 1000);
+        assert_eq!(stats.daily().0.today_morning, 0);
+        stats.sample(START + 16 * DAY_STEP_MS);
+        assert_eq!(stats.daily().0.today_morning, 5);
+    }
+
+    #[test]
     fn rates_cover_ten_seconds_a_minute_and_ten_minutes() {
-        let stats = Stats::new("C", START);
+        let stats = Stats::new("C", Zone::default(), START);
         for second in 1..=30 {
             if second > 20 {
                 stats.put("T", 100, 1);

@@ -8,7 +8,7 @@ mod acks;
 mod flush;
 mod inbox;
 
-use crate::clock::now_ms;
+use crate::clock::{Zone, now_ms};
 use acks::{Acks, finish};
 use flush::Bell;
 use inbox::Inbox;
@@ -149,6 +149,8 @@ pub struct LogOptions {
     pub on_failure: Box<dyn FnOnce(StoreError) + Send>,
     /// `deleteWhen`: hours of the day at which expired files go.
     pub delete_when: Vec<u32>,
+    /// Whose hours those are.
+    pub zone: Zone,
 }
 
 impl Log {
@@ -186,6 +188,7 @@ impl Log {
             on_arrivals: options.on_arrivals,
             on_failure: Some(options.on_failure),
             delete_when: options.delete_when,
+            zone: options.zone,
             threads: Some((jobs, flush, checkpoints)),
             todo: VecDeque::new(),
             batches: Vec::new(),
@@ -261,6 +264,12 @@ impl Log {
     }
 }
 
+/// Whether it is an hour at which expired files go, by the zone's clocks. An hour that they skip in spring is skipped, as in Java;
+/// files that expired wait for the next day's.
+fn is_delete_hour(hours: &[u32], zone: &Zone, now_ms: i64) -> bool {
+    hours.contains(&zone.hour(now_ms))
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name(name.into())
@@ -275,6 +284,7 @@ struct LogThread {
     on_arrivals: OnArrivals,
     on_failure: Option<Box<dyn FnOnce(StoreError) + Send>>,
     delete_when: Vec<u32>,
+    zone: Zone,
     /// Taken when they are joined.
     threads: Option<(SyncSender<CheckpointJob>, JoinHandle<()>, JoinHandle<()>)>,
     /// Taken from the inbox, not done yet.
@@ -306,9 +316,9 @@ impl LogThread {
             }
             if now >= clean_at {
                 clean_at = now + CLEAN;
-                let hour = (now_ms() / 3_600_000 % 24) as u32;
-                let at_delete_hour = self.delete_when.contains(&hour);
-                if let Err(error) = self.writer.clean(now_ms(), at_delete_hour) {
+                let now_ms = now_ms();
+                let at_delete_hour = is_delete_hour(&self.delete_when, &self.zone, now_ms);
+                if let Err(error) = self.writer.clean(now_ms, at_delete_hour) {
                     return self.fail(error);
                 }
             }
@@ -522,5 +532,32 @@ fn refuse_all(work: VecDeque<Work>, reason: &str) {
             Work::DeleteTopic(_, answer) | Work::Stop(answer) => drop(answer.send(Err(poisoned()))),
             Work::Clean | Work::Failed(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds of 2026-03-29 at this UTC hour: in Berlin clocks go from 02:00 to 03:00 that day.
+    fn march(hour: i64) -> i64 {
+        (20_541 * 24 + hour) * 3_600_000
+    }
+
+    #[test]
+    fn files_go_at_the_zones_own_hour_also_on_the_day_that_skips_one() {
+        let at = |zone: &str, hours: &[u32]| -> Vec<i64> {
+            let zone = Zone::named(zone).unwrap();
+            let all = 0..24;
+            all.filter(|hour| is_delete_hour(hours, &zone, march(*hour)))
+                .collect()
+        };
+        assert_eq!(at("UTC", &[4]), [4]);
+        assert_eq!(at("Asia/Shanghai", &[4]), [20]);
+        assert_eq!(at("America/New_York", &[4, 16]), [8, 20]);
+        assert_eq!(at("Europe/Berlin", &[4]), [2]);
+        assert_eq!(at("Europe/Berlin", &[2]).len(), 0, "it is skipped");
+        // 23:00 is one o'clock of the next day, in summer time.
+        assert_eq!(at("Europe/Berlin", &[1, 3]), [0, 1, 23]);
     }
 }

@@ -62,6 +62,7 @@ fn node(slave: bool, sync_flush: bool) -> Node {
             on_arrivals: Box::new(|_| {}),
             on_failure: Box::new(|error| panic!("{error}")),
             delete_when: vec![],
+            zone: Default::default(),
         },
     );
     Node {

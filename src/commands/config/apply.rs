@@ -138,6 +138,9 @@ pub async fn carry_out(
     session: &Session<'_>,
 ) -> Result<(), Error> {
     let advertise = cluster.desired.advertise.clone();
+    let to_restart = changes.iter().filter(|change| change.how == How::Restart);
+    let to_restart = to_restart.map(|change| node(cluster, &change.node));
+    plan::refuse_memory_loss(&cluster.desired, to_restart, &cluster.observe().await?)?;
     for node in &mut cluster.desired.nodes {
         if let (Some(file), Some(text)) = (&mut node.file, texts.get(&node.name)) {
             let base = generated.get(&node.name).map_or("", String::as_str);

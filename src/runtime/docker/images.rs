@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::query_parameters as query;
 use futures_util::StreamExt;
 
-use super::super::{RuntimeError, label};
+use super::super::{EngineImageAbout, RuntimeError, label};
 use super::{Docker, found};
 
 /// One engine image.
@@ -83,6 +83,56 @@ impl Docker {
     pub async fn load_engine(&self) -> Result<String, RuntimeError> {
         self.ensure_image().await?;
         Ok(self.engine().await?.tag())
+    }
+
+    /// What an engine image says of itself, by its labels: ids differ between image stores.
+    pub(super) async fn engine_about(&self, image: &str) -> Result<EngineImageAbout, RuntimeError> {
+        let there = found(self.api.inspect_image(image).await)
+            .map_err(|e| RuntimeError::failed("inspect image", image, e))?;
+        let there = there.ok_or_else(|| RuntimeError::NoImage {
+            image: image.to_owned(),
+            reason: "it is not on this daemon".to_owned(),
+        })?;
+        let not = |reason: String| RuntimeError::NotEngine {
+            image: image.to_owned(),
+            reason,
+        };
+        let mut labels = there.config.and_then(|c| c.labels).unwrap_or_default();
+        let (Some(sha256), Some(version)) = (
+            labels.remove(label::ENGINE_SHA256),
+            labels.remove(label::VERSION),
+        ) else {
+            return Err(not(format!(
+                "it has no labels {} and {}",
+                label::ENGINE_SHA256,
+                label::VERSION
+            )));
+        };
+        if let Some(arch) = there.architecture.filter(|arch| *arch != self.arch) {
+            return Err(not(format!(
+                "it is for {arch}, the daemon runs {}",
+                self.arch
+            )));
+        }
+        let format = labels.get(label::STORE_FORMAT);
+        Ok(EngineImageAbout {
+            version,
+            sha256,
+            store_format: format.and_then(|f| f.parse().ok()).unwrap_or(1),
+        })
+    }
+
+    /// The image of a cluster whose engine was named, when it is there.
+    pub(super) async fn present_named(
+        &self,
+        image: &str,
+    ) -> Result<Option<EngineImageAbout>, RuntimeError> {
+        match self.engine_about(image).await {
+            Ok(about) => Ok(Some(about)),
+            // Looking is no fault: making a node of it is, and says so then.
+            Err(RuntimeError::NoImage { .. } | RuntimeError::NotEngine { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Pulls an image unless it is there. `tell` hears how far it is.

@@ -9,6 +9,7 @@ mod attach;
 mod connect;
 mod describe;
 mod disturb;
+mod hostdir;
 pub mod images;
 mod inside;
 mod leftover;
@@ -37,12 +38,12 @@ use self::attach::Attached;
 use super::describe::{About, Description};
 use super::image::{Engine, hex};
 use super::{
-    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
-    created_by, label,
+    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
+    RuntimeError, created_by, label,
 };
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
-use crate::topology::{Desired, Node, Site};
+use crate::topology::{Desired, Node, Site, data_dir};
 
 /// A Docker daemon.
 pub struct Docker {
@@ -55,6 +56,8 @@ pub struct Docker {
     /// Kept as long as the client that speaks through it.
     _bridge: Option<ssh::Bridge>,
     engine: OnceCell<Arc<Engine>>,
+    /// Asked only where stores are directories of the host.
+    traits: OnceCell<hostdir::Traits>,
     /// Whether this process holds what it starts.
     holds: AtomicBool,
     /// Containers of ephemeral clusters that this process started, by name.
@@ -86,6 +89,7 @@ impl Docker {
             podman: daemon.podman,
             _bridge: daemon.bridge,
             engine: OnceCell::new(),
+            traits: OnceCell::new(),
             holds: AtomicBool::new(false),
             attached: Mutex::default(),
         }
@@ -231,6 +235,9 @@ impl Docker {
     }
 
     async fn create_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
+        if let Some(dir) = data_dir(name) {
+            return self.make_data_dir(desired, dir).await;
+        }
         if self.own_volume(desired, name).await?.is_some() {
             return Ok(());
         }
@@ -284,6 +291,9 @@ impl Docker {
     }
 
     async fn remove_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
+        if let Some(dir) = data_dir(name) {
+            return super::hostdir::remove(dir, &desired.cluster);
+        }
         if self.own_volume(desired, name).await?.is_none() {
             return Ok(());
         }
@@ -472,7 +482,10 @@ impl Runtime for Docker {
     fn apply<'a>(&'a self, desired: &'a Desired, action: &'a Action) -> Boxed<'a, ()> {
         Box::pin(async move {
             match action {
-                Action::EnsureImage => self.ensure_image().await,
+                Action::EnsureImage => match desired.engine_image() {
+                    Some(image) => self.engine_about(image).await.map(drop),
+                    None => self.ensure_image().await,
+                },
                 Action::CreateNetwork => self.create_network(desired).await,
                 Action::CreateVolume(name) => self.create_volume(desired, name).await,
                 Action::CreateNode(node) => self.create_node(desired, node).await,
@@ -522,6 +535,10 @@ impl Runtime for Docker {
 
     fn fetch_image<'a>(&'a self, image: &'a str, tell: &'a (dyn Fn(&str) + Sync)) -> Boxed<'a, ()> {
         Box::pin(self.pull(image, tell))
+    }
+
+    fn engine_of<'a>(&'a self, image: &'a str) -> Boxed<'a, EngineImageAbout> {
+        Box::pin(self.engine_about(image))
     }
 
     fn stored_spec<'a>(&'a self, cluster: &'a str) -> Boxed<'a, Option<String>> {

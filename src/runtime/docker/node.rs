@@ -12,9 +12,10 @@ use bollard::query_parameters as query;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::super::{RuntimeError, image, label};
+use super::hostdir::{Binding, bind_text, store_mount};
 use super::{Docker, cluster_labels, found, holder_words, node_labels};
 use crate::properties;
-use crate::topology::{CONTAINER_UID, Desired, Node, Role};
+use crate::topology::{CONTAINER_UID, Desired, Node, Role, memory_options};
 
 /// How long the daemon may take to remove a container that has ended.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,15 +30,22 @@ impl Docker {
         let failed = |e: Error| RuntimeError::failed("create container", name, e);
         let mut labels = cluster_labels(desired);
         labels.extend(node_labels(node));
-        let image = match &node.image {
-            Some(image) => image.clone(),
-            None => {
+        let image = match (&node.image, &node.engine_image) {
+            (Some(image), _) => image.clone(),
+            (None, Some(image)) => {
+                let about = self.engine_about(image).await?;
+                labels.insert(label::ENGINE_SHA256.into(), about.sha256);
+                labels.insert(label::VERSION.into(), about.version);
+                image.clone()
+            }
+            (None, None) => {
                 let engine = self.engine().await?;
                 labels.insert(label::ENGINE_SHA256.into(), engine.sha256.clone());
                 engine.tag()
             }
         };
-        let body = container_body(desired, node, image, labels);
+        let binding = self.binding(node).await?;
+        let body = container_body(desired, node, image, labels, binding.as_ref());
         let options = query::CreateContainerOptionsBuilder::new()
             .name(name)
             .build();
@@ -87,7 +95,7 @@ impl Docker {
             }
             _ => text.clone(),
         };
-        if let (Some(_), Some(store)) = (&node.image, &node.store_path) {
+        if let Some(store) = node.store_path.as_ref().filter(|_| self.gives_store(node)) {
             self.give_store(&node.container, store).await?;
         }
         let tar = image::config_tar(&[(&name.to_string_lossy(), &text)]);
@@ -306,6 +314,7 @@ fn container_body(
     node: &Node,
     image: String,
     labels: HashMap<String, String>,
+    binding: Option<&Binding>,
 ) -> api::ContainerCreateBody {
     let published = || node.ports.iter().filter_map(|p| Some((p, p.host?)));
     let bindings: HashMap<String, Option<Vec<api::PortBinding>>> = published()
@@ -327,11 +336,11 @@ fn container_body(
         open_stdin: ends_itself,
         stdin_once: ends_itself,
         attach_stdin: ends_itself,
-        // Our image says so itself; another's may start as root.
-        user: node
-            .image
-            .as_ref()
-            .map(|_| format!("{CONTAINER_UID}:{CONTAINER_UID}")),
+        // Our image says so itself; another's may start as root. A directory of the host is its owner's to write.
+        user: match &node.image {
+            Some(_) => Some(format!("{CONTAINER_UID}:{CONTAINER_UID}")),
+            None => binding.and_then(|binding| binding.user.clone()),
+        },
         cmd: Some(node.command.clone()),
         hostname: Some(node.name.clone()),
         env: Some(node.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
@@ -344,7 +353,7 @@ fn container_body(
         ),
         stop_signal: Some("SIGTERM".into()),
         stop_timeout: Some(i64::from(whole_seconds(desired.stop_timeout))),
-        host_config: Some(host_config(desired, node, bindings, &labels)),
+        host_config: Some(host_config(desired, node, bindings, &labels, binding)),
         networking_config: Some(api::NetworkingConfig {
             endpoints_config: Some(HashMap::from([(desired.network.clone(), endpoint(node))])),
         }),
@@ -357,13 +366,17 @@ fn host_config(
     node: &Node,
     bindings: HashMap<String, Option<Vec<api::PortBinding>>>,
     labels: &HashMap<String, String>,
+    binding: Option<&Binding>,
 ) -> api::HostConfig {
     // One that ends by itself is not started again, and leaves nothing: its volumes are anonymous and go with it.
     let ends_itself = desired.ephemeral.is_some();
+    // A master that comes back without what it held in memory is behind its slaves, which cannot follow it then.
+    let stays_down = node.tmpfs.is_some() && node.role == Role::Master;
+    let store = node.store_path.as_deref();
     let memory = node.memory.and_then(|bytes| i64::try_from(bytes).ok());
     api::HostConfig {
         restart_policy: Some(api::RestartPolicy {
-            name: Some(if ends_itself {
+            name: Some(if ends_itself || stays_down {
                 api::RestartPolicyNameEnum::NO
             } else {
                 api::RestartPolicyNameEnum::ALWAYS
@@ -373,7 +386,14 @@ fn host_config(
         auto_remove: Some(ends_itself),
         network_mode: Some(desired.network.clone()),
         port_bindings: Some(bindings),
-        mounts: Some(mounts(node, labels)),
+        mounts: Some(mounts(node, labels, binding)),
+        tmpfs: store
+            .zip(node.tmpfs)
+            .map(|(target, bytes)| (target.display().to_string(), memory_options(bytes)))
+            .map(|memory| HashMap::from([memory])),
+        binds: store
+            .and_then(|target| bind_text(node, target, binding))
+            .map(|bind| vec![bind]),
         memory,
         // Equal to the limit: no swap. A broker that swaps is worse than one that is restarted.
         memory_swap: memory,
@@ -397,19 +417,16 @@ fn host_config(
 
 /// The root is read-only, so what is written is a volume: the store (named, it outlives the container), and the configuration's
 /// directory (anonymous; the daemon refuses uploads into a read-only root, and this goes with the container).
-fn mounts(node: &Node, labels: &HashMap<String, String>) -> Vec<api::Mount> {
-    let volume = |target: &Path, source: Option<String>, kind: &str, read_only: bool| {
+fn mounts(
+    node: &Node,
+    labels: &HashMap<String, String>,
+    binding: Option<&Binding>,
+) -> Vec<api::Mount> {
+    let labelled = |kind: &str| {
         let mut labels = labels.clone();
         labels.insert(label::VOLUME_KIND.into(), kind.into());
-        api::Mount {
-            typ: Some(api::MountType::VOLUME),
-            target: Some(target.display().to_string()),
-            source,
-            read_only: Some(read_only),
-            volume_options: Some(api::MountVolumeOptions {
-                labels: Some(labels),
-                ..Default::default()
-            }),
+        api::MountVolumeOptions {
+            labels: Some(labels),
             ..Default::default()
         }
     };
@@ -418,12 +435,17 @@ fn mounts(node: &Node, labels: &HashMap<String, String>) -> Vec<api::Mount> {
         .as_ref()
         .and(node.conf_path.as_deref())
         .and_then(Path::parent)
-        .map(|dir| volume(dir, None, "conf", false));
-    let store = node.store_path.as_deref().map(|dir| match &node.volume {
-        Some(name) => volume(dir, Some(name.clone()), "store", false),
-        // A store without a volume's name lasts as long as its container.
-        None => volume(dir, None, "conf", false),
-    });
+        .map(|dir| api::Mount {
+            typ: Some(api::MountType::VOLUME),
+            target: Some(dir.display().to_string()),
+            read_only: Some(false),
+            volume_options: Some(labelled("conf")),
+            ..Default::default()
+        });
+    let store = node
+        .store_path
+        .as_deref()
+        .and_then(|dir| store_mount(node, dir, binding, labelled));
     conf.into_iter().chain(store).collect()
 }
 
@@ -454,7 +476,9 @@ mod tests {
                 port("ha", 10912, None),
             ],
             image: None,
+            engine_image: None,
             volume: Some("ci42-rmqmaster1-store".into()),
+            tmpfs: None,
             file: Some(("broker-a-master.properties".into(), "brokerId=0\n".into())),
             conf_path: Some("/etc/rmq/broker-a-master.properties".into()),
             store_path: Some("/store".into()),
@@ -493,7 +517,7 @@ mod tests {
         let (desired, node) = master();
         let mut labels = cluster_labels(&desired);
         labels.extend(node_labels(&node));
-        container_body(&desired, &node, "rmqctl/engine:x".into(), labels)
+        container_body(&desired, &node, "rmqctl/engine:x".into(), labels, None)
     }
 
     #[test]
@@ -544,6 +568,25 @@ mod tests {
             ]
         );
         assert_eq!(host.memory, host.memory_swap);
+    }
+
+    #[test]
+    fn a_master_in_memory_owns_it_and_is_not_started_again_without_what_it_held() {
+        let (desired, mut node) = master();
+        (node.volume, node.tmpfs) = (None, Some(256 << 20));
+        let labels = cluster_labels(&desired);
+        let host = container_body(&desired, &node, "x".into(), labels, None)
+            .host_config
+            .unwrap();
+        assert_eq!(
+            host.tmpfs.unwrap()["/store"],
+            "size=268435456,mode=0750,uid=3000,gid=3000"
+        );
+        assert_eq!(host.mounts.unwrap().len(), 1, "the configuration's");
+        assert_eq!(
+            host.restart_policy.unwrap().name,
+            Some(api::RestartPolicyNameEnum::NO)
+        );
     }
 
     #[test]

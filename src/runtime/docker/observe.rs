@@ -1,6 +1,6 @@
 //! One look at a daemon: this cluster's things, and who holds the names and ports that the desired state needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use bollard::errors::Error;
@@ -17,6 +17,12 @@ use crate::topology::Desired;
 /// Inspects and stats at once; the daemon serves them in parallel, but a big cluster must not open a hundred connections.
 const PARALLEL: usize = 8;
 
+/// The image that new nodes get.
+struct Present {
+    tag: String,
+    sha256: String,
+}
+
 impl Docker {
     pub(super) async fn look(&self, desired: &Desired) -> Result<Observed, RuntimeError> {
         let all = query::ListContainersOptionsBuilder::new().all(true).build();
@@ -24,7 +30,7 @@ impl Docker {
             self.containers(all),
             self.networks_named(&desired.network),
             self.api.list_volumes(None::<query::ListVolumesOptions>),
-            self.present_image(),
+            self.present_image(desired),
             self.find_spec(&desired.cluster),
         );
         let failed = |what: &'static str| move |e: Error| RuntimeError::failed("list", what, e);
@@ -34,6 +40,7 @@ impl Docker {
             .volumes
             .unwrap_or_default();
         let networks = networks?;
+        let present = image?;
 
         let (own, foreign): (Vec<_>, Vec<_>) = containers
             .into_iter()
@@ -47,7 +54,7 @@ impl Docker {
         while let Some(inspect) = inspects.next().await {
             // Removed since the list: not there.
             if let Some(container) = inspect.map_err(failed("containers"))? {
-                nodes.extend(observed_node(container, &own_networks));
+                nodes.extend(observed_node(container, &own_networks, present.as_ref()));
             }
         }
         nodes.sort_by(|a, b| a.container.cmp(&b.container));
@@ -89,29 +96,41 @@ impl Docker {
             .flat_map(|n| n.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten()))
             .filter_map(|pool| pool.subnet.clone())
             .find(|subnet| !subnet.contains(':'));
-        Ok(Observed {
+        let mut observed = Observed {
             nodes,
             subnet,
             // Two of the name are none: no container can start in them. Creating the network leaves one.
             network: (foreign_network.is_none() && networks.len() == 1)
                 .then(|| desired.network.clone()),
             volumes,
-            image: image?,
+            image: present.map(|present| present.tag),
             spec: spec?,
             conflicts,
-            closed: Vec::new(),
-        })
+            ..Observed::default()
+        };
+        self.look_at_data_dirs(desired, &mut observed).await?;
+        Ok(observed)
     }
 
     /// The tag of this engine's image, when it is loaded. A binary that cannot be an image is no fault of looking: creating
     /// a node with it is, and says so then.
-    async fn present_image(&self) -> Result<Option<String>, RuntimeError> {
+    async fn present_image(&self, desired: &Desired) -> Result<Option<Present>, RuntimeError> {
+        if let Some(image) = desired.engine_image() {
+            let about = self.present_named(image).await?;
+            return Ok(about.map(|about| Present {
+                tag: image.to_owned(),
+                sha256: about.sha256,
+            }));
+        }
         let engine = match self.engine().await {
             Ok(engine) => engine,
             Err(RuntimeError::Image { .. }) => return Ok(None),
             Err(e) => return Err(e),
         };
-        Ok(self.has_image(&engine).await?.then(|| engine.tag()))
+        Ok(self.has_image(&engine).await?.then(|| Present {
+            tag: engine.tag(),
+            sha256: engine.sha256.clone(),
+        }))
     }
 
     fn conflicts_of(
@@ -242,6 +261,7 @@ pub(super) fn node_state(state: &api::ContainerState) -> NodeState {
 fn observed_node(
     container: api::ContainerInspectResponse,
     networks: &[&String],
+    present: Option<&Present>,
 ) -> Option<ObservedNode> {
     let attached = container.network_settings.and_then(|n| n.networks);
     let attached = attached.unwrap_or_default().into_values();
@@ -267,7 +287,7 @@ fn observed_node(
             .then(|| state.started_at.as_deref().and_then(unix_seconds))
             .flatten(),
         state: node_state,
-        image: config.image,
+        image: config.image.map(|image| named(image, &labels, present)),
         version: labels.get(label::VERSION).cloned(),
         restarts: container
             .restart_count
@@ -277,6 +297,19 @@ fn observed_node(
         cut_off: attached.any(|id| !networks.contains(&&id)),
         oom_killed: state.oom_killed.unwrap_or_default(),
     })
+}
+
+/// A container's image, with the engine's hash where its tag is another engine's by now.
+fn named(image: String, labels: &HashMap<String, String>, present: Option<&Present>) -> String {
+    let made_of = labels.get(label::ENGINE_SHA256);
+    let moved = present.filter(|present| present.tag == image);
+    match (moved, made_of) {
+        (Some(present), Some(sha256)) if *sha256 != present.sha256 => {
+            let short: String = sha256.chars().take(8).collect();
+            format!("{image} ({short})")
+        }
+        _ => image,
+    }
 }
 
 fn name_of(container: &api::ContainerSummary) -> Option<&str> {
@@ -317,7 +350,24 @@ fn own_memory(memory: api::ContainerMemoryStats) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+
+    #[test]
+    fn a_tag_that_was_moved_is_told_from_what_a_container_was_made_of() {
+        let present = Present {
+            tag: "r/engine:latest".into(),
+            sha256: "bbbbbbbbbbbb".into(),
+        };
+        let name = |image: &str, sha256: &str| {
+            let labels = HashMap::from([(label::ENGINE_SHA256.to_owned(), sha256.to_owned())]);
+            named(image.to_owned(), &labels, Some(&present))
+        };
+        assert_eq!(name("r/engine:latest", "bbbbbbbbbbbb"), "r/engine:latest");
+        assert_eq!(
+            name("r/engine:latest", "aaaaaaaaaaaa"),
+            "r/engine:latest (aaaaaaaa)"
+        );
+        assert_eq!(name("r/engine:1", "aaaaaaaaaaaa"), "r/engine:1");
+    }
 
     #[test]
     fn a_published_port_overlaps_on_the_same_address_or_on_all() {

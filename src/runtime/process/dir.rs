@@ -48,6 +48,9 @@ pub struct NodeFile {
     /// Unix seconds at which it ends and its directory goes.
     #[serde(default)]
     pub until: Option<u64>,
+    /// Its store, where that is a directory that the user named.
+    #[serde(default)]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What a node's supervisor last said.

@@ -34,15 +34,16 @@ use self::describe::about_host;
 use self::dir::{LastEnd, NodeDir, NodeFile, StateDir};
 use self::watch::Watch;
 use super::describe::{About, Description};
+use super::hostdir::{self, RunsAs};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime, RuntimeError,
-    broker_text, created_by, held_by_own, label, ports, role_word,
+    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
+    RuntimeError, broker_text, created_by, held_by_own, label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
-use crate::topology::{Desired, Node, Site};
+use crate::topology::{Desired, Node, Site, data_dir};
 
 /// What a supervisor may take beyond its node's stop timeout before it is killed itself.
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -103,6 +104,7 @@ impl Processes {
         observed.conflicts = self
             .conflicts_of(desired, &observed.nodes)
             .map_err(failed)?;
+        hostdir::look(desired, runs_as_us(), &mut observed);
         Ok(observed)
     }
 
@@ -162,6 +164,9 @@ impl Processes {
                     .find(|n| n.volume.as_ref() == Some(name));
                 let node = node
                     .ok_or_else(|| RuntimeError::failed("create volume", name, "no node has it"))?;
+                if let Some(dir) = data_dir(name) {
+                    return hostdir::make(dir, &desired.cluster, &node.name, runs_as_us());
+                }
                 make_private(&self.node_dir(desired, node).0)
                     .and_then(|()| self.node_dir(desired, node).make_volume(name))
                     .map_err(|e| RuntimeError::failed("create volume", name, e))
@@ -265,6 +270,7 @@ impl Processes {
             env: node.env.clone(),
             stop_timeout: desired.stop_timeout,
             until: desired.ephemeral.map(|ephemeral| ephemeral.until),
+            data_dir: node.data_dir().map(Path::to_path_buf),
         })
         .map_err(failed)
     }
@@ -361,6 +367,9 @@ impl Processes {
     }
 
     fn remove_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
+        if let Some(dir) = data_dir(name) {
+            return hostdir::remove(dir, &desired.cluster);
+        }
         let failed = |e: std::io::Error| RuntimeError::failed("remove volume", name, e);
         for dir in self.state.nodes(&desired.cluster).map_err(failed)? {
             if dir.volume().as_deref() != Some(name) {
@@ -481,6 +490,12 @@ impl Runtime for Processes {
         _tell: &'a (dyn Fn(&str) + Sync),
     ) -> Boxed<'a, ()> {
         // No plan for processes names one: the topology refuses it.
+        let refused = RuntimeError::failed("run", image, "processes have no images");
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
+    fn engine_of<'a>(&'a self, image: &'a str) -> Boxed<'a, EngineImageAbout> {
+        // Nor does any ask for one.
         let refused = RuntimeError::failed("run", image, "processes have no images");
         Box::pin(std::future::ready(Err(refused)))
     }
@@ -634,6 +649,11 @@ impl Runtime for Processes {
         // A process' inside is this host.
         Box::pin(async move { Ok(probe::dial_all(addresses).await) })
     }
+}
+
+/// A process writes as its user.
+fn runs_as_us() -> RunsAs {
+    RunsAs::User(rustix::process::geteuid().as_raw())
 }
 
 fn binary_name(engine: &Engine) -> String {

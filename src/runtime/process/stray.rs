@@ -124,6 +124,7 @@ mod tests {
             env: Default::default(),
             stop_timeout: Duration::from_secs(60),
             until: None,
+            data_dir: None,
         };
         Given {
             dir,

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{Signal as Received, SignalKind, signal};
 
-use super::super::RuntimeError;
 use super::super::pid::Process;
+use super::super::{RuntimeError, hostdir, label};
 use super::dir::{LastEnd, NodeDir, NodeFile, RunFile};
 use crate::lease;
 
@@ -91,7 +91,7 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
                 note(&dir, &format!("{why}: stopping"));
                 // What it would write down goes with the directory.
                 stop(&mut child, node.stop_timeout).await;
-                return dir.remove_ephemeral().map_err(failed);
+                return leave_nothing(&dir, &node);
             }
         };
         if end == End::Asked {
@@ -111,7 +111,7 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
             tokio::select! {
                 () = tokio::time::sleep(backoff) => {}
                 _ = term.recv() => return Ok(()),
-                _ = &mut lapse => return dir.remove_ephemeral().map_err(failed),
+                _ = &mut lapse => return leave_nothing(&dir, &node),
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
             match spawn(&dir, &node) {
@@ -124,6 +124,15 @@ pub async fn supervise(dir: &Path) -> Result<(), RuntimeError> {
         run.restarts += 1;
         dir.write_run(&run).map_err(failed)?;
     }
+}
+
+/// Removes all of a node that was raised to leave nothing, and what it kept in a directory that the user named.
+fn leave_nothing(dir: &NodeDir, node: &NodeFile) -> Result<(), RuntimeError> {
+    if let (Some(data), Some(cluster)) = (&node.data_dir, node.labels.get(label::CLUSTER)) {
+        hostdir::remove(data, cluster)?;
+    }
+    dir.remove_ephemeral()
+        .map_err(|e| RuntimeError::failed("remove", &node.container, e))
 }
 
 /// What a wait for a node's end ended with.
@@ -175,6 +184,8 @@ fn spawn(dir: &NodeDir, node: &NodeFile) -> std::io::Result<Child> {
         .open(dir.log())?;
     Command::new(&node.binary)
         .args(&node.command)
+        // Its zone is the cluster's, not that of whoever starts it.
+        .env_remove("TZ")
         .envs(&node.env)
         .current_dir(&dir.0)
         .stdin(Stdio::null())
