@@ -211,6 +211,156 @@ pub fn pack(source: &Path, name: &OsStr, owner: u64, to: impl Write) -> io::Resu
     Ok(summary)
 }
 
+/// How an archive of one container becomes one for another.
+#[derive(Clone, Copy, Debug)]
+pub struct Rehome<'a> {
+    /// Directory that what it holds goes to; of a file, its new path.
+    pub below: &'a Path,
+    #[allow(missing_docs)]
+    pub is_file: bool,
+    /// Names at its top that are left out.
+    pub without: &'a [String],
+    /// Whose all of it is.
+    pub owner: u64,
+}
+
+/// Passes an archive on under other names and another owner; times stay, since a store's files expire by them. An archive that ends early is
+/// an error.
+pub fn rehome(from: impl Read, how: &Rehome<'_>, to: impl Write) -> io::Result<Summary> {
+    let mut source = tar::Archive::new(Ending::new(from));
+    let mut out = tar::Builder::new(to);
+    let mut summary = Summary::default();
+    for entry in source.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let names = names_of(&path)?;
+        let leaves = |name: &&OsStr| how.without.iter().any(|without| *name == without.as_str());
+        if names.first().is_some_and(leaves) {
+            continue;
+        }
+        let mut name = how.below.to_path_buf();
+        if !how.is_file {
+            name.extend(names);
+        }
+        if name.as_os_str().is_empty() {
+            name.push(".");
+        }
+        let kind = entry.header().entry_type();
+        let is_dir = kind == EntryType::Directory;
+        if !is_dir
+            && !matches!(
+                kind,
+                EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+            )
+        {
+            summary
+                .skipped
+                .push(format!("{}: {}", path.display(), kind_words(kind)));
+            continue;
+        }
+        let size = if is_dir { 0 } else { entry.size() };
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(if is_dir {
+            EntryType::Directory
+        } else {
+            EntryType::Regular
+        });
+        let own = if is_dir { 0o700 } else { 0o600 };
+        header.set_mode(entry.header().mode()? & 0o777 | own);
+        header.set_mtime(entry.header().mtime()?);
+        header.set_uid(how.owner);
+        header.set_gid(how.owner);
+        header.set_size(size);
+        out.append_data(&mut header, &name, &mut entry)?;
+        if !is_dir {
+            summary.files += 1;
+            summary.bytes += size;
+        }
+    }
+    let mut end = source.into_inner();
+    io::copy(&mut end, &mut io::sink())?;
+    if !end.is_whole() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the archive ends early",
+        ));
+    }
+    out.into_inner()?.flush()?;
+    Ok(summary)
+}
+
+/// Remembers how an archive ended: whole ones end in a block of zeros, and readers take the end of the stream for that too.
+struct Ending<R> {
+    inner: R,
+    /// Zeros at the end of what was read so far.
+    zeros: usize,
+}
+
+impl<R> Ending<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, zeros: 0 }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.zeros >= 512
+    }
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        let zeros = into[..count].iter().rev().take_while(|b| **b == 0).count();
+        self.zeros = if zeros == count {
+            self.zeros + zeros
+        } else {
+            zeros
+        };
+        Ok(count)
+    }
+}
+
+/// What the beginning of an archive shows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Glanced {
+    /// Plain files with their sizes, and what the first holds if all of it is there.
+    Files {
+        #[allow(missing_docs)]
+        files: Vec<(String, u64)>,
+        #[allow(missing_docs)]
+        first: Option<Vec<u8>>,
+    },
+    /// The path asked for is a link to this one.
+    Link(PathBuf),
+}
+
+/// Reads as much of an archive as its first piece has.
+pub fn glance(head: &[u8]) -> io::Result<Glanced> {
+    let mut archive = tar::Archive::new(head);
+    let mut files = Vec::new();
+    let mut first = None;
+    for (count, entry) in archive.entries()?.enumerate() {
+        // Where the piece ends, so does what is known.
+        let Ok(mut entry) = entry else { break };
+        let kind = entry.header().entry_type();
+        if count == 0
+            && kind == EntryType::Symlink
+            && let Some(target) = entry.link_name()?
+        {
+            return Ok(Glanced::Link(target.into_owned()));
+        }
+        if kind.is_file() {
+            let size = entry.size();
+            files.push((entry.path()?.display().to_string(), size));
+            if files.len() == 1 {
+                let mut text = Vec::new();
+                let whole = entry.read_to_end(&mut text).is_ok() && text.len() as u64 == size;
+                first = whole.then_some(text);
+            }
+        }
+    }
+    Ok(Glanced::Files { files, first })
+}
+
 /// Writes into a channel; for threads that may block.
 pub struct ToChannel {
     pieces: Sender<Bytes>,
@@ -386,6 +536,95 @@ mod tests {
             assert!(unpack(&tar[..], Place::Into(&inner), 10).is_err(), "{name}");
         }
         assert_eq!(std::fs::read(outside.join("kept")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_store_goes_to_another_place_with_its_times_and_another_owner() {
+        let tar = archive(&[
+            entry("./", EntryType::Directory, b"", None),
+            entry("./commitlog/0", EntryType::Regular, &[7; 700], None),
+            entry("./config/topics.json", EntryType::Regular, b"{}", None),
+        ]);
+        let how = |below: &'static str, without: &'static [String]| Rehome {
+            below: Path::new(below),
+            is_file: false,
+            without,
+            owner: 3000,
+        };
+        let mut out = Vec::new();
+        let all = rehome(&tar[..], &how("", &[]), &mut out).unwrap();
+        assert_eq!((all.files, all.bytes), (2, 702));
+        let mut there = tar::Archive::new(&out[..]);
+        let names: Vec<(String, u64)> = there
+            .entries()
+            .unwrap()
+            .map(|e| {
+                let e = e.unwrap();
+                let owner = e.header().uid().unwrap();
+                (e.path().unwrap().display().to_string(), owner)
+            })
+            .collect();
+        let want = [".", "commitlog/0", "config/topics.json"];
+        assert_eq!(names.len(), 3, "{names:?}");
+        for ((name, owner), want) in names.iter().zip(want) {
+            assert_eq!((name.trim_end_matches('/'), *owner), (want, 3000));
+        }
+
+        let mut out = Vec::new();
+        static LOG: std::sync::LazyLock<Vec<String>> =
+            std::sync::LazyLock::new(|| vec!["commitlog".to_owned()]);
+        let some = rehome(&tar[..], &how("sub", &LOG), &mut out).unwrap();
+        assert_eq!(some.files, 1);
+        let one = Rehome {
+            below: Path::new("kvConfig.json"),
+            is_file: true,
+            without: &[],
+            owner: 1,
+        };
+        let file = archive(&[entry("other.json", EntryType::Regular, b"{}", None)]);
+        let mut out = Vec::new();
+        rehome(&file[..], &one, &mut out).unwrap();
+        let mut there = tar::Archive::new(&out[..]);
+        let entry = there.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(entry.path().unwrap(), Path::new("kvConfig.json"));
+    }
+
+    #[test]
+    fn a_store_that_comes_in_part_is_an_error_wherever_it_is_cut() {
+        let tar = archive(&[
+            entry("a", EntryType::Regular, &[1; 600], None),
+            entry("b", EntryType::Regular, &[2; 10], None),
+        ]);
+        let how = Rehome {
+            below: Path::new(""),
+            is_file: false,
+            without: &[],
+            owner: 0,
+        };
+        assert!(rehome(&tar[..], &how, io::sink()).is_ok());
+        // Between two files as well, where a reader sees nothing amiss.
+        for cut in [0, 100, 700, 1536, 2048, 2560] {
+            assert!(rehome(&tar[..cut], &how, io::sink()).is_err(), "at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_an_archive_tells_names_sizes_and_a_small_content() {
+        let tar = archive(&[
+            entry("log/", EntryType::Directory, b"", None),
+            entry("log/000", EntryType::Regular, &[1; 5000], None),
+        ]);
+        let Glanced::Files { files, first } = glance(&tar[..2000]).unwrap() else {
+            panic!("no link was there");
+        };
+        assert_eq!((files, first), (vec![("log/000".into(), 5000)], None));
+        let tar = archive(&[entry("a.conf", EntryType::Regular, b"x=1", None)]);
+        let Glanced::Files { first, .. } = glance(&tar).unwrap() else {
+            panic!("no link was there");
+        };
+        assert_eq!(first.as_deref(), Some(&b"x=1"[..]));
+        let tar = archive(&[entry("a.conf", EntryType::Symlink, b"", Some("b.conf"))]);
+        assert_eq!(glance(&tar).unwrap(), Glanced::Link("b.conf".into()));
     }
 
     #[test]

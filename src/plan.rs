@@ -1,11 +1,13 @@
 //! Desired x observed -> ordered actions, each with its cause. Pure; its `Display` is the dry run. Never calls a runtime.
 
+pub mod adopt;
 mod lifecycle;
 mod scale;
 mod stores;
 mod undo;
 mod up;
 
+pub use adopt::{Adoption, CopyStore, ForeignMove, Moving, Phase, StoreCopy, adopt, put_back};
 pub use lifecycle::{down, restart, start, stop};
 pub use scale::{ScaleOptions, departing, scale};
 pub use stores::refuse_memory_loss;
@@ -85,7 +87,7 @@ pub struct Observed {
 }
 
 /// Something of another's in our way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conflict {
     /// `container name rmqmaster1`, `host port 10911`.
     pub what: String,
@@ -93,6 +95,10 @@ pub struct Conflict {
     pub holder: String,
     /// Which node wanted it.
     pub node: String,
+    /// Name of the container that holds it, where it is one.
+    pub container: Option<String>,
+    /// That container looks as if somebody had made the node by hand.
+    pub adoptable: bool,
 }
 
 /// Why a directory of the host cannot hold a node's store.
@@ -132,6 +138,12 @@ pub enum Action {
     RemoveNode(String),
     RemoveNetwork,
     RemoveVolume(String),
+    /// Gives a container that is not ours another name; only `adopt` does, with those that it was told to take.
+    MoveForeign(Box<ForeignMove>),
+    /// Fills a node's volume from such a container.
+    CopyStore(Box<CopyStore>),
+    /// Removes such a container, whose node is there; volumes that have a name stay.
+    RemoveForeign(String),
 }
 
 impl Action {
@@ -150,7 +162,10 @@ impl Action {
             | Action::Drain(_)
             | Action::Reopen(_)
             | Action::RemoveNetwork
-            | Action::RemoveVolume(_) => None,
+            | Action::RemoveVolume(_)
+            | Action::MoveForeign(_)
+            | Action::CopyStore(_)
+            | Action::RemoveForeign(_) => None,
         }
     }
 }
@@ -179,6 +194,12 @@ impl std::fmt::Display for Action {
             Action::RemoveNode(name) => write!(f, "remove {name}"),
             Action::RemoveNetwork => write!(f, "remove network"),
             Action::RemoveVolume(volume) => write!(f, "remove {}", volume_words(volume)),
+            Action::MoveForeign(moved) => {
+                let from = moved.from.first().map_or("", String::as_str);
+                write!(f, "rename {from} to {}", moved.to)
+            }
+            Action::CopyStore(copy) => write!(f, "copy the store of {}", copy.from),
+            Action::RemoveForeign(name) => write!(f, "remove {name}"),
         }
     }
 }
@@ -252,6 +273,10 @@ pub enum Kind {
     Stop,
     Recreate,
     Create,
+    /// A container made by hand becomes the node.
+    Adopt,
+    /// The container that was to become the node is again what it was.
+    PutBack,
     Remove,
 }
 
@@ -260,7 +285,13 @@ impl Kind {
         match self {
             Kind::Unchanged => ' ',
             Kind::Orphan => '?',
-            Kind::Open | Kind::Start | Kind::Restart | Kind::Stop | Kind::Recreate => '~',
+            Kind::Open
+            | Kind::Start
+            | Kind::Restart
+            | Kind::Stop
+            | Kind::Recreate
+            | Kind::Adopt
+            | Kind::PutBack => '~',
             Kind::Create => '+',
             Kind::Remove => '-',
         }
@@ -276,6 +307,8 @@ impl Kind {
             Kind::Stop => "stop",
             Kind::Recreate => "recreate",
             Kind::Create => "create",
+            Kind::Adopt => "adopt",
+            Kind::PutBack => "put back",
             Kind::Remove => "remove",
         }
     }
@@ -335,6 +368,8 @@ impl Plan {
             Kind::Restart,
             Kind::Recreate,
             Kind::Create,
+            Kind::Adopt,
+            Kind::PutBack,
             Kind::Remove,
         ];
         let parts: Vec<String> = kinds

@@ -1,6 +1,7 @@
 //! One file a command: its arguments and its function side by side. What several share is here: global flags, the
 //! runtime, and how a cluster that runs is found again.
 
+mod adopt;
 mod bench;
 mod chaos;
 mod completion;
@@ -54,7 +55,7 @@ use crate::error::{Error, Exit};
 use crate::execute::{Outcome, Walk, execute};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
-use crate::plan::{self, Action, Observed, Plan, Step};
+use crate::plan::{self, Action, Moving, Observed, Plan, Step};
 use crate::runtime::{self, Choice, Runtime};
 use crate::spec::{ClusterSpec, DEFAULT_NAME, parse_duration, quoted, suggest};
 use crate::topology::{self, Desired, Site};
@@ -138,6 +139,7 @@ enum Command {
     Restart(power::Restart),
     Scale(scale::Scale),
     Upgrade(upgrade::Upgrade),
+    Adopt(Box<adopt::Adopt>),
     #[command(visible_alias = "ps")]
     Status(status::Status),
     Ls(ls::Ls),
@@ -263,6 +265,7 @@ async fn run(cli: Cli, ui: &Ui) -> Result<u8, Error> {
         Command::Restart(args) => power::restart(args, &session).await,
         Command::Scale(args) => scale::scale(args, &session).await,
         Command::Upgrade(args) => upgrade::upgrade(args, &session).await,
+        Command::Adopt(args) => adopt::adopt(*args, &session).await,
         Command::Status(args) => status::status(args, &session).await,
         Command::Ls(args) => ls::ls(args, &session).await,
         Command::Wait(args) => wait::wait(args, &session).await,
@@ -462,6 +465,14 @@ impl Session<'_> {
             Action::Drain(_) => ("emptying", "empty: read by every group, copied, no sends"),
             Action::Reopen(_) => ("opening for sends", "open for sends again"),
             Action::RemoveVolume(_) => ("removing", "removed"),
+            Action::MoveForeign(moved) => match moved.how {
+                Moving::Stop => ("stopping what it was", "stopped and set aside"),
+                // A name takes no time.
+                Moving::Rename => return,
+                Moving::Start => ("putting back", "put back"),
+            },
+            Action::CopyStore(_) => ("copying its store", "store copied"),
+            Action::RemoveForeign(_) => ("removing", "removed"),
             // They take milliseconds, and nobody asked about them.
             Action::CreateVolume(_) | Action::StoreSpec => return,
         };
@@ -494,6 +505,9 @@ fn step_name(step: &Step, desired: &Desired) -> String {
             names.join(", ")
         }
         Action::Reopen(brokers) => brokers.join(", "),
+        Action::MoveForeign(moved) => moved.node.clone(),
+        Action::CopyStore(copy) => copy.carrier.name.trim_end_matches("-copy").to_owned(),
+        Action::RemoveForeign(name) => name.clone(),
         action => desired
             .node_name(action.container().unwrap_or_default())
             .to_owned(),

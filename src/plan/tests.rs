@@ -269,6 +269,7 @@ fn a_taken_port_names_its_holder_and_changes_nothing() {
         what: "host port 10911".into(),
         holder: "container rmqbroker (apache/rocketmq:5.3.2), not made by rmqctl".into(),
         node: "rmqmaster1".into(),
+        ..Conflict::default()
     };
     let seen = Observed {
         conflicts: vec![conflict],
@@ -594,6 +595,7 @@ pub(super) mod converges {
                     what: format!("container name {}", node.container),
                     holder: "a stranger".into(),
                     node: node.name.clone(),
+                    ..Conflict::default()
                 }]);
                 let observed = memory.observe(&all).await.unwrap();
                 let refused = up(&all, None, &observed, UpOptions::default()).unwrap_err();

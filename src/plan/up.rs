@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::adopt;
 use super::{
     Action, Kind, NodeState, Observed, ObservedNode, Plan, Recreate, Step, UpOptions, begin,
     configure, rank, rolling_rank, state_text, step, stores,
@@ -12,9 +13,15 @@ use crate::topology::{Desired, Node, Role, volume_words};
 
 /// Ports and names that someone else holds, as an error; nothing was changed by it.
 fn refuse_conflicts(desired: &Desired, observed: &Observed) -> Result<(), Error> {
-    let Some(first) = observed.conflicts.first() else {
+    // A name that a container made by hand has explains its ports too.
+    let by_hand = observed
+        .conflicts
+        .iter()
+        .find(|c| c.adoptable && c.what.contains("name"));
+    let Some(first) = by_hand.or(observed.conflicts.first()) else {
         return Ok(());
     };
+    refuse_half_adoption(desired, observed)?;
     let port = first.what.contains("port");
     let mut error = if port {
         Error::new(
@@ -36,6 +43,17 @@ fn refuse_conflicts(desired: &Desired, observed: &Observed) -> Result<(), Error>
         ));
     }
     error = error.detail("nothing was changed");
+    let by_hand: Vec<&str> = observed
+        .conflicts
+        .iter()
+        .filter(|c| c.adoptable)
+        .filter_map(|c| c.container.as_deref())
+        .collect();
+    error = match by_hand.as_slice() {
+        [] => error,
+        [one] => error.hint(desired.suggest(&format!("adopt {one}   takes it over, messages too"))),
+        _ => error.hint(desired.suggest("adopt --all   takes them over, messages too")),
+    };
     if observed.conflicts.iter().any(|c| c.what.contains("port")) {
         error = error
             .hint("stop what holds it")
@@ -47,6 +65,34 @@ fn refuse_conflicts(desired: &Desired, observed: &Observed) -> Result<(), Error>
             .hint("use another cluster name: rmqctl --name dev up --port-offset 100");
     }
     Err(error)
+}
+
+/// A node whose messages are still in a container that was set aside would start empty.
+fn refuse_half_adoption(desired: &Desired, observed: &Observed) -> Result<(), Error> {
+    let half: Vec<(&str, &str)> = observed
+        .conflicts
+        .iter()
+        .filter_map(|c| {
+            let container = c.container.as_deref()?;
+            adopt::of_aside(container)?;
+            Some((c.node.as_str(), container))
+        })
+        .collect();
+    let Some((node, _)) = half.first() else {
+        return Ok(());
+    };
+    let lines = half
+        .iter()
+        .map(|(node, container)| format!("{node}: its messages are in {container}"));
+    Err(Error::new(
+        "RMQ-E023",
+        Exit::Conflict,
+        format!("the adoption of {node} has not ended"),
+    )
+    .lines(lines.collect::<Vec<_>>())
+    .detail("nothing was changed")
+    .hint(desired.suggest("adopt --all   goes on"))
+    .hint(desired.suggest("adopt --all --undo   puts the old containers back")))
 }
 
 /// A subnet is fixed when its network is made, and all nodes are in that.

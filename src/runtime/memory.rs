@@ -13,7 +13,7 @@ use super::{
     Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
     RuntimeError,
 };
-use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
+use crate::plan::{Action, Conflict, Moving, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
 use crate::topology::{Desired, Node, Site};
 
@@ -32,6 +32,10 @@ struct World {
     image: Option<String>,
     spec: Option<String>,
     conflicts: Vec<Conflict>,
+    /// Containers made by hand, and whether they run.
+    strangers: BTreeMap<String, bool>,
+    /// Which of them each volume was filled from.
+    filled: BTreeMap<String, String>,
     /// Calls of `apply` so far.
     calls: usize,
     fail_at: Option<usize>,
@@ -72,6 +76,18 @@ impl Memory {
     /// What strangers hold from now on.
     pub fn hold(&self, conflicts: Vec<Conflict>) {
         self.lock().conflicts = conflicts;
+    }
+    /// A container made by hand, which runs.
+    pub fn by_hand(&self, container: &str) {
+        self.lock().strangers.insert(container.to_owned(), true);
+    }
+    /// Containers made by hand, each with whether it runs.
+    pub fn strangers_now(&self) -> BTreeMap<String, bool> {
+        self.lock().strangers.clone()
+    }
+    /// What each volume was filled from.
+    pub fn filled(&self) -> BTreeMap<String, String> {
+        self.lock().filled.clone()
     }
     /// Removes a node behind the planner's back.
     pub fn lose(&self, container: &str) {
@@ -114,7 +130,9 @@ impl Memory {
                 if let Some(volume) = node.volume.as_ref().filter(|v| !world.volumes.contains(*v)) {
                     return Err(absent(&format!("volume {volume}")));
                 }
-                if world.nodes.contains_key(&node.container) {
+                if world.nodes.contains_key(&node.container)
+                    || world.strangers.contains_key(&node.container)
+                {
                     return Err(absent("free name"));
                 }
                 let observed = ObservedNode {
@@ -183,6 +201,37 @@ impl Memory {
             }
             Action::RemoveVolume(name) => {
                 world.volumes.remove(name);
+                world.filled.remove(name);
+            }
+            Action::MoveForeign(moved) => {
+                let found = moved.from.iter().chain([&moved.to]);
+                let name = found
+                    .into_iter()
+                    .find(|name| world.strangers.contains_key(*name))
+                    .ok_or_else(|| absent("container to rename"))?;
+                let mut runs = world.strangers.remove(name).unwrap_or_default();
+                match moved.how {
+                    Moving::Stop => runs = false,
+                    Moving::Rename => {}
+                    Moving::Start => runs = true,
+                }
+                if world.nodes.contains_key(&moved.to) {
+                    return Err(absent("free name"));
+                }
+                world.strangers.insert(moved.to.clone(), runs);
+            }
+            Action::CopyStore(copy) => {
+                if world.strangers.get(&copy.from) != Some(&false) {
+                    return Err(absent("stopped container to copy"));
+                }
+                let volume = copy.carrier.volume.clone().unwrap_or_default();
+                if !world.volumes.contains(&volume) {
+                    return Err(absent("volume to fill"));
+                }
+                world.filled.insert(volume, copy.from.clone());
+            }
+            Action::RemoveForeign(name) => {
+                world.strangers.remove(name);
             }
         }
         Ok(())

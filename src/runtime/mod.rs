@@ -13,6 +13,7 @@ pub mod memory;
 mod pid;
 pub mod ports;
 pub mod process;
+pub mod stranger;
 mod time;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use self::describe::{About, Description};
 pub use leftover::{Leftover, LeftoverKind};
+use stranger::{Glance, Stranger};
 
 use crate::plan::{Action, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
@@ -150,6 +152,16 @@ pub trait Runtime: Send + Sync {
         dir: &'a str,
         archive: Receiver<Bytes>,
     ) -> Boxed<'a, ()>;
+    /// Containers that no rmqctl made, for whoever would adopt them.
+    fn strangers(&self) -> Boxed<'_, Vec<Stranger>> {
+        let kind = self.kind();
+        Box::pin(async move { Err(stranger::unsupported(kind)) })
+    }
+    /// What lies at a path of such a container; `None` when nothing does.
+    fn glance<'a>(&'a self, container: &'a str, path: &'a str) -> Boxed<'a, Option<Glance>> {
+        let (kind, _) = (self.kind(), (container, path));
+        Box::pin(async move { Err(stranger::unsupported(kind)) })
+    }
     /// Opens a TCP connection to each `host:port` from where `container` runs: what a program beside it would meet.
     fn dial_inside<'a>(
         &'a self,

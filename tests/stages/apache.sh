@@ -5,7 +5,10 @@
 cluster=rmqa offset=13500
 namesrv=127.0.0.1:$((9876 + offset)) console=127.0.0.1:$((8181 + offset))
 owns_cluster forget_guest
-forget_guest() { docker image rm -f rmqa-guest:test >/dev/null 2>&1; }
+forget_guest() {
+    docker image rm -f rmqa-guest:test >/dev/null 2>&1
+    docker ps -aq --filter 'name=^rmqa-rmq(namesrv|master1)(-adopting|-before-adopt)?$' | xargs -r docker rm -f -v >/dev/null 2>&1
+}
 image=$(tests/peers/image.sh)
 engine=apache:${image#*:}
 # A JVM on a busy machine of two cores takes its time.
@@ -78,6 +81,23 @@ hands_its_store_to_the_bundled_engine() {
     up --engine bundled --masters 1 --slaves 1
     verify first "$work/first.log"
 }
+# As the official page has it: no properties but those of a mounted file, the store in the container itself.
+a_container_made_by_hand_is_adopted_by_the_bundled_engine() {
+    rmq down --volumes
+    printf '%s\n' brokerClusterName=DefaultCluster brokerName=broker-a brokerId=0 deleteWhen=04 fileReservedTime=48 brokerRole=ASYNC_MASTER \
+        flushDiskType=ASYNC_FLUSH brokerIP1=127.0.0.1 "listenPort=$((10911 + offset))" mappedFileSizeCommitLog=16777216 >"$work/broker.conf"
+    docker run -d --name rmqa-rmqnamesrv -e JAVA_OPT_EXT='-Xms128m -Xmx128m -Xmn64m' -p "127.0.0.1:$((9876 + offset)):9876" "$image" sh mqnamesrv
+    docker run -d --name rmqa-rmqmaster1 --link rmqa-rmqnamesrv:namesrv -e NAMESRV_ADDR=namesrv:9876 -e JAVA_OPT_EXT='-Xms256m -Xmx256m -XX:MaxDirectMemorySize=128m -XX:-AlwaysPreTouch' \
+        -p "127.0.0.1:$((10911 + offset)):$((10911 + offset))" -v "$work/broker.conf:/home/rocketmq/broker.conf:ro" "$image" sh mqbroker -c /home/rocketmq/broker.conf
+    within 120 load produce --namesrv "$namesrv" --topic warm --create-topic --count 1
+    lenient=1 produce hand 3000 "$work/hand.log" --size 4000
+    rmq adopt --all --dry-run >"$work/dry"
+    has "$work/dry" 'rmqmaster1 +adopt .*← rmqa-rmqmaster1:/home/rocketmq/store +from apache/rocketmq'
+    rmq adopt --all --conf-dir "$work/conf-adopted" --remove-old 2>"$work/adopt" || { cat "$work/adopt"; return 1; }
+    has "$work/adopt" '2 containers adopted' 'Removed: rmqa-rmqnamesrv-before-adopt, rmqa-rmqmaster1-before-adopt|Removed: rmqa-rmqmaster1-before-adopt, rmqa-rmqnamesrv-before-adopt'
+    verify hand "$work/hand.log"
+    same "image" "" "$(docker inspect -f '{{.Config.Image}}' rmqa-rmqmaster1 | grep apache || true)"
+}
 leaves_nothing_behind() {
     rmq down --volumes
     same "left behind" "" "$(ids)$(docker volume ls -q --filter "label=io.rmqctl.cluster=$cluster")$(docker network ls -q --filter "label=io.rmqctl.cluster=$cluster")"
@@ -86,7 +106,8 @@ leaves_nothing_behind() {
 for c in says_how_to_get_an_image_that_is_not_there refuses_processes_and_exports comes_up; do check "$c" "$c"; done
 [ "$last" = 0 ] || exit 1
 for c in runs_the_official_scripts_with_a_heap_for_its_memory serves_a_container shows_its_status changes_nothing_when_nothing_changed \
-    stops_cleanly_and_starts applies_a_property_and_keeps_the_messages hands_its_store_to_the_bundled_engine leaves_nothing_behind; do
+    stops_cleanly_and_starts applies_a_property_and_keeps_the_messages hands_its_store_to_the_bundled_engine \
+    a_container_made_by_hand_is_adopted_by_the_bundled_engine leaves_nothing_behind; do
     check "$c" "$c"
 done
 [ "$failed" = 0 ]

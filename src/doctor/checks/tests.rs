@@ -249,6 +249,7 @@ fn a_foreign_process_on_a_port_is_named() {
         what: "host port 10911".into(),
         holder: "process java (pid 4711)".into(),
         node: "rmqmaster1".into(),
+        ..Conflict::default()
     });
     let check = only(&desired, &facts, "ports");
     assert_eq!(

@@ -18,6 +18,7 @@ mod log;
 mod node;
 mod observe;
 mod ssh;
+mod stranger;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use self::attach::Attached;
 use super::describe::{About, Description};
 use super::image::{Engine, hex};
+use super::stranger::{Glance, Stranger};
 use super::{
     Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
     RuntimeError, created_by, label,
@@ -498,6 +500,9 @@ impl Runtime for Docker {
                 Action::RemoveNode(container) => self.remove_node(desired, container).await,
                 Action::RemoveNetwork => self.remove_network(desired).await,
                 Action::RemoveVolume(name) => self.remove_volume(desired, name).await,
+                Action::MoveForeign(moved) => self.move_foreign(desired, moved).await,
+                Action::CopyStore(copy) => self.copy_store(desired, copy).await,
+                Action::RemoveForeign(name) => self.remove_foreign(name).await,
             }
         })
     }
@@ -643,6 +648,14 @@ impl Runtime for Docker {
         archive: Receiver<Bytes>,
     ) -> Boxed<'a, ()> {
         Box::pin(self.archive_in(desired, container, dir, archive))
+    }
+
+    fn strangers(&self) -> Boxed<'_, Vec<Stranger>> {
+        Box::pin(self.find_strangers())
+    }
+
+    fn glance<'a>(&'a self, container: &'a str, path: &'a str) -> Boxed<'a, Option<Glance>> {
+        Box::pin(self.glance_at(container, path))
     }
 
     fn dial_inside<'a>(

@@ -295,7 +295,7 @@ impl Docker {
 }
 
 /// Docker's stop timeouts are whole seconds; rounding down could undercut the engine's own.
-fn whole_seconds(timeout: Duration) -> i32 {
+pub(super) fn whole_seconds(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
 }
 

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use super::super::time::unix_seconds;
 use super::super::{RuntimeError, broker_text, held_by_own, label, ports, proc_memory};
 use super::{Docker, cluster_of, holder_words};
-use crate::plan::{Conflict, NodeState, Observed, ObservedNode};
+use crate::plan::{Conflict, NodeState, Observed, ObservedNode, adopt};
 use crate::topology::Desired;
 
 /// Inspects and stats at once; the daemon serves them in parallel, but a big cluster must not open a hundred connections.
@@ -68,6 +68,7 @@ impl Docker {
                 what: format!("network {}", desired.network),
                 holder: holder_words(&foreign.labels),
                 node: desired.cluster.clone(),
+                ..Conflict::default()
             });
         }
         let (own, foreign): (Vec<_>, Vec<_>) = volumes
@@ -82,6 +83,7 @@ impl Docker {
                     what: format!("volume {}", volume.name),
                     holder: holder_words(&Some(volume.labels.clone())),
                     node: node.name.clone(),
+                    ..Conflict::default()
                 });
             }
         }
@@ -141,23 +143,37 @@ impl Docker {
     ) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         for node in &desired.nodes {
-            let mut conflict = |what: String, holder: String| {
-                conflicts.push(Conflict {
-                    what,
-                    holder,
-                    node: node.name.clone(),
-                });
+            let mut conflict =
+                |what: String, holder: String, of: Option<&api::ContainerSummary>| {
+                    conflicts.push(Conflict {
+                        what,
+                        holder,
+                        node: node.name.clone(),
+                        container: of.and_then(name_of).map(str::to_owned),
+                        adoptable: of.is_some_and(|c| {
+                            name_of(c) == Some(&node.container) && looks_like_a_node(c)
+                        }),
+                    });
+                };
+            let words = |c: &api::ContainerSummary| {
+                format!(
+                    "container {} ({}), {}",
+                    name_of(c).unwrap_or("?"),
+                    image_of(c),
+                    holder_words(&c.labels)
+                )
             };
             if let Some(other) = foreign.iter().find(|c| name_of(c) == Some(&node.container)) {
-                conflict(
-                    format!("container name {}", node.container),
-                    format!(
-                        "container {} ({}), {}",
-                        node.container,
-                        image_of(other),
-                        holder_words(&other.labels)
-                    ),
-                );
+                let what = format!("container name {}", node.container);
+                conflict(what, words(other), Some(other));
+            }
+            let aside = foreign.iter().find(|c| {
+                let becomes = name_of(c).and_then(adopt::of_aside);
+                becomes.is_some_and(|(_, container)| container == node.container)
+            });
+            if let Some(aside) = aside {
+                let what = format!("the store of {}", node.name);
+                conflict(what, words(aside), Some(aside));
             }
             let holds_its_ports = own.iter().any(|n| {
                 // What a node holds in a state that we do not know is not a stranger's.
@@ -169,18 +185,13 @@ impl Docker {
             for port in node.ports.iter().filter_map(|p| p.host) {
                 let container = foreign.iter().find(|c| publishes(c, desired.bind, port));
                 let holder = match container {
-                    Some(c) => Some(format!(
-                        "container {} ({}), {}",
-                        name_of(c).unwrap_or("?"),
-                        image_of(c),
-                        holder_words(&c.labels)
-                    )),
+                    Some(c) => Some(words(c)),
                     None if held_by_own(port, own, desired) => None,
                     None if self.local => ports::holder(desired.bind, port),
                     None => None,
                 };
                 if let Some(holder) = holder {
-                    conflict(format!("host port {port}"), holder);
+                    conflict(format!("host port {port}"), holder, container);
                 }
             }
         }
@@ -312,9 +323,20 @@ fn named(image: String, labels: &HashMap<String, String>, present: Option<&Prese
     }
 }
 
+/// Its own name; one that others link to has more, each below the name of another.
 fn name_of(container: &api::ContainerSummary) -> Option<&str> {
-    let name = container.names.as_ref()?.first()?;
-    Some(name.trim_start_matches('/'))
+    let mut names = container.names.iter().flatten();
+    names.find_map(|name| Some(name.trim_start_matches('/')).filter(|name| !name.contains('/')))
+}
+
+/// Whether somebody may have made a node by hand: `adopt` looks closer.
+fn looks_like_a_node(container: &api::ContainerSummary) -> bool {
+    let command = container.command.as_deref().unwrap_or_default();
+    let signs = ["rocketmq", "rmq", "mqbroker", "mqnamesrv", "engine "];
+    cluster_of(&container.labels).is_none()
+        && signs
+            .iter()
+            .any(|sign| image_of(container).contains(sign) || command.contains(sign))
 }
 
 fn image_of(container: &api::ContainerSummary) -> &str {
@@ -390,6 +412,19 @@ mod tests {
         ));
         assert!(!publishes(&container("10.0.0.5"), loopback, 10911));
         assert!(!publishes(&container("127.0.0.1"), loopback, 10912));
+    }
+
+    #[test]
+    fn a_container_that_others_link_to_is_called_by_its_own_name() {
+        let container = api::ContainerSummary {
+            names: Some(
+                ["/rmqmaster1/namesrv", "/rmqnamesrv"]
+                    .map(String::from)
+                    .to_vec(),
+            ),
+            ..Default::default()
+        };
+        assert_eq!(name_of(&container), Some("rmqnamesrv"));
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Processes {
                 what,
                 holder,
                 node: node.name.clone(),
+                ..Conflict::default()
             };
             let other = self.state.find_node(&node.container)?;
             let cluster = other.and_then(|(_, other)| other.labels.get(label::CLUSTER).cloned());
@@ -184,6 +185,9 @@ impl Processes {
                 dir::remove_if_empty(&self.state.cluster(&desired.cluster)).map_err(failed)
             }
             Action::RemoveVolume(name) => self.remove_volume(desired, name),
+            Action::MoveForeign(_) | Action::CopyStore(_) | Action::RemoveForeign(_) => {
+                Err(super::stranger::unsupported("process"))
+            }
         }
     }
 
