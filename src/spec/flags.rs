@@ -71,7 +71,7 @@ pub struct SpecFlags {
     /// CPU limit of each node, in cores: 1.5
     #[arg(long, value_name = "CORES")]
     pub cpus: Option<f64>,
-    /// A broker property, of all brokers or of one: fileReservedTime=72, fileReservedTime=72@rmqmaster1, …@broker-a.
+    /// A broker property, of all brokers or of one: fileReservedTime=72, fileReservedTime=72@rmqmaster1, …@broker-a, …@broker-a:1.
     /// An empty value takes it back
     #[arg(long = "set", value_name = "KEY=VALUE[@NODE]")]
     pub sets: Vec<String>,

@@ -7,6 +7,7 @@ mod engine;
 mod ephemeral;
 mod flags;
 mod lint;
+pub mod naming;
 mod storage;
 mod topic;
 mod typed;
@@ -332,7 +333,11 @@ impl ClusterSpec {
             node.main_port = from.main_port.or(node.main_port);
         }
         for (name, from) in &draft.brokers {
-            merge(self.brokers.entry(name.clone()).or_default(), from);
+            // One broker of a group is a node, whose number follows from the counts.
+            match naming::node_of(name, self.masters) {
+                Some(node) => merge(&mut self.nodes.entry(node).or_default().properties, from),
+                None => merge(self.brokers.entry(name.clone()).or_default(), from),
+            }
         }
         for topic in &draft.topics {
             self.topics.retain(|known| known.name != topic.name);
@@ -474,6 +479,19 @@ mod tests {
         spec.apply(&flags(&["deleteWhen=", "fileReservedTime=@rmqmaster1"]));
         assert!(!spec.properties.contains_key("deleteWhen"));
         assert!(spec.nodes.is_empty());
+
+        (spec.masters, spec.slaves) = (2, 4);
+        spec.apply(&flags(&[
+            "fileReservedTime=7@broker-b:2",
+            "fileReservedTime=8@broker-a:0",
+        ]));
+        assert_eq!(spec.nodes["rmqslave4"].properties["fileReservedTime"], "7");
+        assert_eq!(spec.nodes["rmqmaster1"].properties["fileReservedTime"], "8");
+        spec.apply(&flags(&[
+            "fileReservedTime=@broker-b:2",
+            "fileReservedTime=@broker-a:0",
+        ]));
+        assert!(spec.nodes.is_empty(), "an empty value takes it back");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn padded(key: &str, value: &str) -> String {
     hours.join(";")
 }
 
-/// `KEY=VALUE` or `KEY=VALUE@NODE`, where NODE is a node or a broker name.
+/// `KEY=VALUE` or `KEY=VALUE@NODE`, where NODE is a node, a broker's name, or that with its id.
 pub(super) fn parse_set(draft: &mut Draft, typed: &str) -> Result<(), Error> {
     let Some((key, rest)) = typed.split_once('=') else {
         return Err(
@@ -61,7 +61,7 @@ pub(super) fn parse_set(draft: &mut Draft, typed: &str) -> Result<(), Error> {
     };
     let properties = match target {
         None => &mut draft.properties,
-        Some(name) if name.starts_with("broker-") && !name.contains(':') => {
+        Some(name) if name.starts_with("broker-") => {
             draft.brokers.entry(name.to_owned()).or_default()
         }
         Some(name) => {

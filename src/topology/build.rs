@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use super::places::{Place, letters, numbered, slot};
+use super::places::{Place, numbered, slot};
 use super::{BrokerId, CONTAINER_MEMORY, Node, Port, Role, Site, apache};
 use crate::error::{Error, Exit};
 use crate::properties;
+use crate::spec::naming::{dealt, letters};
 use crate::spec::{ClusterSpec, Mode, NodeSpec, Profile, Properties, Storage};
 
 /// What a name server keeps in memory at most, where stores are there.
@@ -291,7 +292,7 @@ impl Builder<'_> {
     /// A broker's properties: what the topology decides over what was said (node over broker over all) over the profile.
     fn broker_values(&self, place: &Place, name: &str, group: &str, main: u16) -> Properties {
         let slaves_of_group = (1..=self.spec.slaves)
-            .filter(|k| (k - 1) % self.spec.masters + 1 == place.master)
+            .filter(|k| dealt(*k, self.spec.masters).0 == place.master)
             .count();
         let mut said = self.spec.properties.clone();
         said.extend(self.spec.brokers.get(group).cloned().unwrap_or_default());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Node, Role};
 use crate::error::{Error, Exit};
+use crate::spec::naming::{dealt, letters};
 use crate::spec::{ClusterSpec, unknown_name};
 
 /// Place of a broker in the port table: master 1 is 0, slave 1 is 1, then slaves and masters take turns.
@@ -14,18 +15,6 @@ pub fn slot(role: Role, number: u32) -> u32 {
         (_, 1) => 1,
         (_, k) => 2 * k - 2,
     }
-}
-
-/// `a`, `b`, … `z`, `aa`: the letters of the k-th broker name, k from 1.
-pub fn letters(mut number: u32) -> String {
-    let mut text = Vec::new();
-    while number > 0 {
-        number -= 1;
-        text.push(b'a' + (number % 26) as u8);
-        number /= 26;
-    }
-    text.reverse();
-    String::from_utf8(text).expect("only ASCII letters were pushed")
 }
 
 pub fn numbered(role: Role, number: u32) -> String {
@@ -52,11 +41,14 @@ pub fn places(spec: &ClusterSpec) -> impl Iterator<Item = Place> {
         master: number,
         id: 0,
     };
-    let slave = move |number| Place {
-        role: Role::Slave,
-        number,
-        master: (number - 1) % masters + 1,
-        id: (number - 1) / masters + 1,
+    let slave = move |number| {
+        let (master, id) = dealt(number, masters);
+        Place {
+            role: Role::Slave,
+            number,
+            master,
+            id,
+        }
     };
     (1..=masters)
         .map(master)
