@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
+use super::terminal::Handed;
 use super::{Cluster, Session};
 use crate::archive::{self, FromChannel, PIECES_WAITING_MAX, Place, Summary, ToChannel};
 use crate::error::{Error, Exit};
@@ -15,14 +16,16 @@ use crate::ui;
 
 /// Run a command where a node is; ends with its exit code
 ///
-/// On Docker the image holds one file, the engine: `rmqctl` and its subcommands are all there is to run. As a process, it is any
-/// command of this host, run in the node's directory with the node's environment.
+/// On Docker the image holds one file, the engine: `rmqctl` and its subcommands are all there is to run; Apache's image has a shell. As a
+/// process, it is any command of this host, run in the node's directory with the node's environment. It reads what this command reads;
+/// at a terminal it has one of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   rmqctl exec rmqmaster1 -- rmqctl engine health                          does it answer itself?
   rmqctl exec rmqnamesrv -- rmqctl engine health --dial rmqmaster1:10911  does it reach a broker?
-  rmqctl exec rmqslave1 -- ls -l store                                    (processes)")]
+  rmqctl exec rmqslave1 -- ls -l store                                    (processes)
+  rmqctl exec rmqmaster1 -- sh                                            (Apache's image)")]
 pub struct Exec {
     /// rmqmaster1, master1 or broker-a:1
     #[arg(value_name = "NODE")]
@@ -66,9 +69,18 @@ pub async fn exec(args: Exec, session: &Session<'_>) -> Result<u8, Error> {
     let node = one(&cluster, &args.node)?;
     let in_image = matches!(cluster.runtime.kind(), "docker" | "podman");
     let (send, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
-    let run = cluster
-        .runtime
-        .exec(&cluster.desired, &node.container, &args.command, send);
+    // A process has this program's own input.
+    let (handed, input) = match in_image.then(Handed::take) {
+        Some((handed, input)) => (Some(handed), Some(input)),
+        None => (None, None),
+    };
+    let run = cluster.runtime.exec(
+        &cluster.desired,
+        &node.container,
+        &args.command,
+        input,
+        send,
+    );
     let print = async {
         while let Some(piece) = pieces.recv().await {
             match piece {
@@ -78,6 +90,7 @@ pub async fn exec(args: Exec, session: &Session<'_>) -> Result<u8, Error> {
         }
     };
     let (code, ()) = tokio::join!(run, print);
+    drop(handed);
     let code = code.map_err(|reason| {
         let error = Error::from(reason);
         match in_image {

@@ -31,6 +31,7 @@ mod run;
 mod scale;
 mod schema;
 mod status;
+mod terminal;
 mod topic;
 mod topics;
 mod up;

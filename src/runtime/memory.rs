@@ -10,8 +10,8 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::describe::{About, Description};
 use super::{
-    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
-    RuntimeError,
+    Boxed, Disturbance, EngineImageAbout, Input, Leftover, LogLine, LogRange, NodeEnd, Output,
+    Runtime, RuntimeError,
 };
 use crate::plan::{Action, Conflict, Moving, NodeState, Observed, ObservedNode};
 use crate::probe::Dial;
@@ -453,6 +453,7 @@ impl Runtime for Memory {
         _desired: &'a Desired,
         container: &'a str,
         command: &'a [String],
+        _input: Option<Input>,
         output: Sender<Output>,
     ) -> Boxed<'a, i64> {
         Box::pin(async move {

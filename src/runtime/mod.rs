@@ -127,13 +127,14 @@ pub trait Runtime: Send + Sync {
     ) -> Boxed<'a, Option<Description>>;
     /// What the runtime says of itself.
     fn about(&self) -> Boxed<'_, About>;
-    /// Runs a command where the node is; its exit code. A runtime that cannot give it this program's own streams sends what it
-    /// prints.
+    /// Runs a command where the node is; its exit code. A runtime that cannot give it this program's own streams takes what it is to
+    /// read, and sends what it prints.
     fn exec<'a>(
         &'a self,
         desired: &'a Desired,
         container: &'a str,
         command: &'a [String],
+        input: Option<Input>,
         output: Sender<Output>,
     ) -> Boxed<'a, i64>;
     /// Sends a file of the node, or a directory with all below it, as a tar archive.
@@ -206,6 +207,15 @@ pub struct LogLine {
     pub at: Option<u64>,
     #[allow(missing_docs)]
     pub text: String,
+}
+
+/// What a command in a node reads.
+#[derive(Debug)]
+pub struct Input {
+    /// Its standard input ends with these.
+    pub bytes: Receiver<Bytes>,
+    /// It runs at a terminal of this size, rows and columns, and of those that follow.
+    pub terminal: Option<Receiver<(u16, u16)>>,
 }
 
 /// What a command in a node printed.

@@ -62,6 +62,29 @@ changes_nothing_when_nothing_changed() {
     same "containers" "$before" "$(ids)"
     has "$work/again" 'nothing to do'
 }
+gives_a_command_its_input_and_a_terminal() {
+    same "what it read" "one two" "$(printf 'one\ntwo\n' | rmq exec rmqmaster1 -- sh -c 'read a; read b; echo "$a $b"')"
+    same "its end" 5 "$(rmq exec rmqmaster1 -- sh -c 'while read -r x; do :; done; echo 5' </dev/null)"
+    # At a terminal it has one of its own, and keys go to it as they are.
+    python3 - "$RMQCTL" --name "$cluster" exec rmqmaster1 -- sh <<'PY'
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b""
+os.write(terminal, b"[ -t 0 ] && [ -t 1 ] && echo at-a-$((1+1))-sided-terminal; exit 7\n")
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    seen += piece
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert b"at-a-2-sided-terminal" in seen and code == 7, (seen, code)
+PY
+}
 stops_cleanly_and_starts() {
     rmq stop rmqmaster1 2>&1
     # The JVM ended by itself: it was not killed, and took the mark of an unclean end away.
@@ -106,7 +129,7 @@ leaves_nothing_behind() {
 for c in says_how_to_get_an_image_that_is_not_there refuses_processes_and_exports comes_up; do check "$c" "$c"; done
 [ "$last" = 0 ] || exit 1
 for c in runs_the_official_scripts_with_a_heap_for_its_memory serves_a_container shows_its_status changes_nothing_when_nothing_changed \
-    stops_cleanly_and_starts applies_a_property_and_keeps_the_messages hands_its_store_to_the_bundled_engine \
+    gives_a_command_its_input_and_a_terminal stops_cleanly_and_starts applies_a_property_and_keeps_the_messages hands_its_store_to_the_bundled_engine \
     a_container_made_by_hand_is_adopted_by_the_bundled_engine leaves_nothing_behind; do
     check "$c" "$c"
 done

@@ -1,15 +1,16 @@
 //! What is done in a container: commands run, addresses dialled, files copied out and in.
 
 use bollard::container::LogOutput;
-use bollard::exec::{CreateExecOptions, StartExecResults};
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use rocketmq_protocol::json;
 use rocketmq_protocol::partition::Order;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::super::{Output, RuntimeError, no_orders, order_address};
+use super::super::{Input, Output, RuntimeError, no_orders, order_address};
 use super::Docker;
 use crate::probe::Dial;
 use crate::topology::{Desired, Node};
@@ -18,11 +19,12 @@ use crate::topology::{Desired, Node};
 const OUR_NAME: &str = "rmqctl";
 
 impl Docker {
-    /// Runs a command beside the engine and sends what it prints; its exit code.
+    /// Runs a command beside the engine, gives it what it is to read and sends what it prints; its exit code.
     pub(super) async fn run_in(
         &self,
         container: &str,
         command: &[String],
+        input: Option<Input>,
         output: &Sender<Output>,
     ) -> Result<i64, RuntimeError> {
         let failed = |e: bollard::errors::Error| {
@@ -32,7 +34,10 @@ impl Docker {
         if let Some(program) = command.first_mut().filter(|name| *name == OUR_NAME) {
             *program = crate::topology::CONTAINER_BINARY.to_owned();
         }
+        let tty = input.as_ref().is_some_and(|input| input.terminal.is_some());
         let options = CreateExecOptions {
+            attach_stdin: Some(input.is_some()),
+            tty: Some(tty),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             cmd: Some(command),
@@ -40,10 +45,15 @@ impl Docker {
         };
         let made = self.api.create_exec(container, options).await;
         let id = made.map_err(failed)?.id;
-        let started = self.api.start_exec(&id, None).await.map_err(failed)?;
+        let options = StartExecOptions {
+            tty,
+            ..Default::default()
+        };
+        let started = self.api.start_exec(&id, Some(options)).await;
         let StartExecResults::Attached {
-            output: mut pieces, ..
-        } = started
+            output: mut pieces,
+            input: mut stdin,
+        } = started.map_err(failed)?
         else {
             return Err(RuntimeError::failed(
                 "run a command in",
@@ -51,13 +61,48 @@ impl Docker {
                 "the daemon detached it",
             ));
         };
-        while let Some(piece) = pieces.next().await {
-            let piece = match piece.map_err(failed)? {
-                LogOutput::StdErr { message } => Output::Err(message),
-                other => Output::Out(other.into_bytes()),
-            };
-            // Whoever listens no more still wants the exit code.
-            let _ = output.send(piece).await;
+        let (bytes, sizes) = match input {
+            Some(input) => (Some(input.bytes), input.terminal),
+            None => (None, None),
+        };
+        let feed = async {
+            if let Some(mut bytes) = bytes {
+                while let Some(piece) = bytes.recv().await {
+                    // A command that reads no more may still print, and its exit code counts.
+                    if stdin.write_all(&piece).await.is_err() || stdin.flush().await.is_err() {
+                        break;
+                    }
+                }
+                let _ = stdin.shutdown().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let resize = async {
+            if let Some(mut sizes) = sizes {
+                while let Some((height, width)) = sizes.recv().await {
+                    // One that has ended meanwhile needs no size.
+                    let size = ResizeExecOptions { height, width };
+                    let _ = self.api.resize_exec(&id, size).await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let print = async {
+            while let Some(piece) = pieces.next().await {
+                let piece = match piece.map_err(failed)? {
+                    LogOutput::StdErr { message } => Output::Err(message),
+                    other => Output::Out(other.into_bytes()),
+                };
+                // Whoever listens no more still wants the exit code.
+                let _ = output.send(piece).await;
+            }
+            Ok::<(), RuntimeError>(())
+        };
+        // The command ends when it has printed all; what it did not read is left.
+        tokio::select! {
+            printed = print => printed?,
+            () = feed => {}
+            () = resize => {}
         }
         let ended = self.api.inspect_exec(&id).await.map_err(failed)?;
         ended.exit_code.ok_or_else(|| {
@@ -97,7 +142,7 @@ impl Docker {
         let (send, mut receive) = tokio::sync::mpsc::channel(8);
         let run = async {
             let send = send;
-            self.run_in(container, command, &send).await
+            self.run_in(container, command, None, &send).await
         };
         let collect = async {
             let mut text = String::new();

@@ -40,8 +40,8 @@ use super::describe::{About, Description};
 use super::image::{Engine, hex};
 use super::stranger::{Glance, Stranger};
 use super::{
-    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
-    RuntimeError, created_by, label,
+    Boxed, Disturbance, EngineImageAbout, Input, Leftover, LogLine, LogRange, NodeEnd, Output,
+    Runtime, RuntimeError, created_by, label,
 };
 use crate::plan::{Action, Observed};
 use crate::probe::Dial;
@@ -622,11 +622,12 @@ impl Runtime for Docker {
         desired: &'a Desired,
         container: &'a str,
         command: &'a [String],
+        input: Option<Input>,
         output: Sender<Output>,
     ) -> Boxed<'a, i64> {
         Box::pin(async move {
             self.must_own(desired, container).await?;
-            self.run_in(container, command, &output).await
+            self.run_in(container, command, input, &output).await
         })
     }
 

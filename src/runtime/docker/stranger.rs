@@ -205,13 +205,33 @@ impl Docker {
         if seen.state.as_ref().and_then(|s| s.paused) == Some(true) {
             self.api.unpause_container(name).await.map_err(failed)?;
         }
+        if seen.state.as_ref().and_then(|s| s.running) != Some(true) {
+            return Ok(());
+        }
         let seconds = super::node::whole_seconds(desired.stop_timeout);
         let options = query::StopContainerOptionsBuilder::new().t(seconds).build();
         let patient = desired.stop_timeout + Duration::from_secs(30);
         let api = self.api.clone().with_timeout(patient);
-        api.stop_container(name, Some(options))
-            .await
-            .map_err(failed)
+        // The stop comes first, so that the daemon takes the end for what was asked for and starts nothing again.
+        let (stopped, ()) =
+            tokio::join!(api.stop_container(name, Some(options)), self.end_java(name));
+        stopped.map_err(failed)
+    }
+
+    /// Apache's scripts start `java` as a child of shells that pass no signal on: a stop alone waits its time out and kills it, and the store is
+    /// then recovered as after a crash. Where there is no shell, there is no such script.
+    async fn end_java(&self, name: &str) {
+        const END: &str = "for p in /proc/[0-9]*; do read -r c <$p/comm && [ \"$c\" = java ] && kill ${p#/proc/}; done";
+        let command = ["sh", "-c", END].map(str::to_owned);
+        let (send, mut said) = mpsc::channel(1);
+        let run = async {
+            let send = send;
+            self.run_in(name, &command, None, &send).await
+        };
+        let listen = async { while said.recv().await.is_some() {} };
+        if let (Err(error), ()) = tokio::join!(run, listen) {
+            tracing::debug!(container = name, %error, "no shell ended java in it");
+        }
     }
 
     pub(super) async fn remove_foreign(&self, name: &str) -> Result<(), RuntimeError> {

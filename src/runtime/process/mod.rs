@@ -38,8 +38,8 @@ use super::hostdir::{self, RunsAs};
 use super::image::Engine;
 use super::pid::Process;
 use super::{
-    Boxed, Disturbance, EngineImageAbout, Leftover, LogLine, LogRange, NodeEnd, Output, Runtime,
-    RuntimeError, broker_text, created_by, held_by_own, label, ports, role_word,
+    Boxed, Disturbance, EngineImageAbout, Input, Leftover, LogLine, LogRange, NodeEnd, Output,
+    Runtime, RuntimeError, broker_text, created_by, held_by_own, label, ports, role_word,
 };
 use crate::plan::{Action, Conflict, NodeState, Observed, ObservedNode};
 use crate::probe::{self, Dial};
@@ -616,6 +616,7 @@ impl Runtime for Processes {
         desired: &'a Desired,
         container: &'a str,
         command: &'a [String],
+        _input: Option<Input>,
         output: Sender<Output>,
     ) -> Boxed<'a, i64> {
         Box::pin(async move {
