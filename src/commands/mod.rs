@@ -208,6 +208,8 @@ impl Command {
     /// Whether errors are to be JSON, as the result would be.
     fn is_json(&self) -> bool {
         match self {
+            Command::Up(args) => args.is_json(),
+            Command::Scale(args) => args.is_json(),
             Command::Plan(args) => args.is_json(),
             Command::Status(args) => args.is_json(),
             Command::Ls(args) => args.is_json(),

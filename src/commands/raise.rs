@@ -1,6 +1,8 @@
 //! Bringing nodes up as planned: what `up`, `run`, `scale` and `upgrade` have in common. It walks, waits, dials, and takes a new
 //! cluster back that failed.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::up::{Resolved, WaitFor, check_files};
@@ -8,12 +10,13 @@ use super::{Session, dump, ephemeral, topics};
 use crate::drain;
 use crate::error::{Error, Exit};
 use crate::execute::Outcome;
-use crate::plan::{self, Action, Kind, NodeState, Observed, Plan, Step, UpOptions};
+use crate::plan::{self, Action, Change, Kind, NodeState, Observed, Plan, Step, UpOptions};
 use crate::probe::{self, NodeView, View};
 use crate::properties::{self, Edited};
 use crate::ready::{self, Wait};
 use crate::runtime::{EngineImageAbout, Runtime, label};
-use crate::topology::{Desired, Node, Role, Site};
+use crate::topology::{BrokerId, Desired, Node, Role, Site};
+use crate::ui::Structured;
 
 /// How a cluster is brought up.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,121 @@ pub struct Raise {
     pub wait_for: Option<WaitFor>,
     /// A new cluster that fails stays as it is; otherwise what this run made is taken back.
     pub keep_on_failure: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Raised {
+    /// To each thing, unchanged ones too.
+    pub changes: Vec<Change>,
+    /// How long after the wait began each node was ready; empty where nobody waited.
+    ready: BTreeMap<String, Duration>,
+    /// Whether there was nothing to do.
+    pub is_nothing: bool,
+}
+
+/// The stable form of what a run did and what stands now, for programs.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    cluster: &'a str,
+    runtime: &'static str,
+    /// `ready`, or `started` where nobody waited.
+    state: &'static str,
+    changed: bool,
+    seconds: f64,
+    /// As clients outside the network dial them.
+    namesrvs: Vec<String>,
+    console: Option<String>,
+    network: Option<&'a str>,
+    nodes: Vec<NodeReport<'a>>,
+    /// Nodes that went, and those that the spec does not name.
+    removed: Vec<&'a str>,
+    orphans: Vec<&'a str>,
+}
+
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeReport<'a> {
+    name: &'a str,
+    container: &'a str,
+    role: Role,
+    broker: Option<&'a BrokerId>,
+    /// As a client outside the network dials it.
+    address: Option<String>,
+    /// As one inside does; processes have no network of their own.
+    inside_address: Option<String>,
+    /// Ports of the host.
+    ports: Vec<u16>,
+    /// What was done: `create`, `recreate`, `start`, `unchanged` and so on.
+    done: Kind,
+    /// Why, or how.
+    detail: &'a str,
+    ready_seconds: Option<f64>,
+}
+
+impl Raised {
+    /// Writes what was done and what stands, in a form that stays.
+    pub fn report(
+        &self,
+        resolved: &Resolved,
+        waited: bool,
+        took: Duration,
+        form: Structured,
+        session: &Session<'_>,
+    ) {
+        let desired = &resolved.desired;
+        let of_kind = |kind: Kind| -> Vec<&str> {
+            let changes = self.changes.iter().filter(|c| c.kind == kind);
+            changes.map(|c| c.what.as_str()).collect()
+        };
+        let report = Report {
+            cluster: &desired.cluster,
+            runtime: resolved.runtime.kind(),
+            state: if waited { "ready" } else { "started" },
+            changed: !self.is_nothing,
+            seconds: millis(took),
+            namesrvs: desired.namesrv_addrs(),
+            console: desired.console_url(),
+            network: (desired.site == Site::Network).then_some(desired.network.as_str()),
+            nodes: desired
+                .nodes
+                .iter()
+                .map(|node| self.node(node, desired))
+                .collect(),
+            removed: of_kind(Kind::Remove),
+            orphans: of_kind(Kind::Orphan),
+        };
+        session.ui.value(&report, form.into());
+    }
+
+    fn node<'a>(&'a self, node: &'a Node, desired: &'a Desired) -> NodeReport<'a> {
+        let change = self.changes.iter().find(|c| c.what == node.name);
+        let port = ["main", "namesrv", "console"]
+            .into_iter()
+            .find_map(|purpose| node.port(purpose));
+        NodeReport {
+            name: &node.name,
+            container: &node.container,
+            role: node.role,
+            broker: node.broker.as_ref(),
+            address: port
+                .and_then(|port| port.host)
+                .map(|port| format!("{}:{port}", desired.advertise)),
+            inside_address: port
+                .filter(|_| desired.site == Site::Network)
+                .map(|port| format!("{}:{}", node.name, port.container)),
+            ports: node.ports.iter().filter_map(|p| p.host).collect(),
+            done: change.map_or(Kind::Unchanged, |c| c.kind),
+            detail: change.map_or("", |c| c.detail.as_str()),
+            ready_seconds: self.ready.get(&node.name).copied().map(millis),
+        }
+    }
+}
+
+/// Seconds with three places: more would be noise.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
 }
 
 /// Makes a plan of the desired state, the one before, and what was observed.
@@ -37,15 +155,30 @@ pub fn as_up(options: UpOptions) -> impl Planner {
     }
 }
 
-/// Shows what a plan would do.
+/// Shows what a plan would do: to a person, or in a form that stays.
 pub async fn dry_run(
     resolved: &mut Resolved,
     planner: impl Planner,
+    form: Option<Structured>,
     session: &Session<'_>,
-) -> Result<(), Error> {
+) -> Result<Plan, Error> {
     let (plan, edits) = look(resolved, planner, true).await?;
+    if let Some(form) = form {
+        session.ui.value(
+            &serde_json::json!({
+                "cluster": resolved.desired.cluster,
+                "runtime": resolved.runtime.kind(),
+                "pending": !plan.is_nothing(),
+                "changes": plan.changes,
+                "edits": edits,
+            }),
+            form.into(),
+        );
+        return Ok(plan);
+    }
     session.ui.out(&plan.to_string());
-    tell_edits(&edits, &plan, resolved, session).await
+    tell_edits(&edits, &plan, resolved, session).await?;
+    Ok(plan)
 }
 
 /// Observes, plans, and brings the user's files in.
@@ -119,16 +252,15 @@ async fn closed(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 impl Raise {
-    /// Observes, plans and carries the plan out. Returns whether there was nothing to do. The cluster's lock is the caller's.
+    /// Observes, plans and carries the plan out. The cluster's lock is the caller's.
     pub async fn walk(
         &self,
         resolved: &mut Resolved,
         planner: impl Planner,
         session: &Session<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Raised, Error> {
         let (plan, edits) = look(resolved, planner, false).await?;
-        self.carry_out(&plan, &edits, resolved, session).await?;
-        Ok(plan.is_nothing())
+        self.carry_out(&plan, &edits, resolved, session).await
     }
 
     /// Walks the plan, waits and dials, telling as it goes.
@@ -138,7 +270,7 @@ impl Raise {
         edits: &[Edited],
         resolved: &Resolved,
         session: &Session<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Raised, Error> {
         let (began, since) = (Instant::now(), SystemTime::now());
         let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
         if let (Some(image), false) = (desired.foreign_image(), plan.is_nothing()) {
@@ -167,7 +299,7 @@ impl Raise {
         let takes_back = fresh && !self.keep_on_failure;
         let ended = async {
             if takes_back && outcome.has_failed() {
-                return outcome.into_error().map_or(Ok(()), Err);
+                return outcome.into_error().map_or(Ok(BTreeMap::new()), Err);
             }
             reopen(&outcome, resolved, session).await?;
             outcome.into_result(
@@ -178,15 +310,18 @@ impl Raise {
             let left = self.timeout.saturating_sub(began.elapsed());
             self.prove(plan, left, since, resolved, session).await
         };
-        if let Err(error) = ended.await {
-            // Before anything is taken back.
-            let error = dump::after(error, runtime, desired, session).await;
-            let stopped = matches!(error.exit, Exit::Interrupted | Exit::Terminated);
-            if stopped || !takes_back {
-                return Err(error);
+        let ready = match ended.await {
+            Ok(ready) => ready,
+            Err(error) => {
+                // Before anything is taken back.
+                let error = dump::after(error, runtime, desired, session).await;
+                let stopped = matches!(error.exit, Exit::Interrupted | Exit::Terminated);
+                if stopped || !takes_back {
+                    return Err(error);
+                }
+                return Err(take_back(error, &touched, resolved, session).await);
             }
-            return Err(take_back(error, &touched, resolved, session).await);
-        }
+        };
         session.ui.clear();
         tell_edits(edits, plan, resolved, session).await?;
         for orphan in plan.named(Kind::Orphan) {
@@ -195,10 +330,14 @@ impl Raise {
                 "{orphan} is no longer asked for, and is left alone   ({remove} removes it)"
             ));
         }
-        Ok(())
+        Ok(Raised {
+            changes: plan.changes.clone(),
+            ready,
+            is_nothing: plan.is_nothing(),
+        })
     }
 
-    /// Waits until the cluster is as ready as asked for, and dials every address it hands out.
+    /// Waits until the cluster is as ready as asked for, and dials every address it hands out. When each node was ready.
     async fn prove(
         &self,
         plan: &Plan,
@@ -206,20 +345,21 @@ impl Raise {
         since: SystemTime,
         resolved: &Resolved,
         session: &Session<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeMap<String, Duration>, Error> {
         let Some(wait_for) = self.wait_for else {
-            return Ok(());
+            return Ok(BTreeMap::new());
         };
         let (runtime, desired) = (resolved.runtime.as_ref(), &resolved.desired);
         let nothing = plan.is_nothing();
         let left = left.max(Duration::from_secs(1));
-        let view = await_all(session, runtime, desired, left, since, wait_for, nothing).await?;
+        let (view, ready) =
+            await_all(session, runtime, desired, left, since, wait_for, nothing).await?;
         reachable(session, runtime, desired, &view, nothing).await?;
         topics::make(resolved, left, session).await?;
         if wait_for == WaitFor::Roundtrip {
             roundtrips(desired, session).await?;
         }
-        Ok(())
+        Ok(ready)
     }
 }
 
@@ -402,15 +542,20 @@ async fn await_all(
     since: SystemTime,
     wait_for: WaitFor,
     silent: bool,
-) -> Result<View, Error> {
+) -> Result<(View, BTreeMap<String, Duration>), Error> {
     let names: Vec<String> = desired.nodes.iter().map(|n| n.name.clone()).collect();
+    let times = Mutex::new(BTreeMap::new());
     let console = desired.console_url().unwrap_or_default();
-    let on_ready = |name: &str, how: &str, after: Duration| match name {
-        _ if silent => {}
-        "rmqconsole" => session.ui.done(name, &console),
-        _ => session
-            .ui
-            .done(name, &format!("{how}  {:.1}s", after.as_secs_f64())),
+    let on_ready = |name: &str, how: &str, after: Duration| {
+        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.insert(name.to_owned(), after);
+        match name {
+            _ if silent => {}
+            "rmqconsole" => session.ui.done(name, &console),
+            _ => session
+                .ui
+                .done(name, &format!("{how}  {:.1}s", after.as_secs_f64())),
+        }
     };
     let wait = Wait {
         runtime,
@@ -422,7 +567,11 @@ async fn await_all(
         interrupt: &session.interrupt,
         on_ready: &on_ready,
     };
-    ready::wait(&wait).await
+    let view = ready::wait(&wait).await?;
+    Ok((
+        view,
+        times.into_inner().unwrap_or_else(PoisonError::into_inner),
+    ))
 }
 
 /// The last look dialled every address that clients are told, from the host; here from inside the network as well.

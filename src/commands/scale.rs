@@ -10,6 +10,7 @@ use crate::error::{Error, Exit};
 use crate::plan::{self, Kind, Observed, ScaleOptions};
 use crate::spec::{ClusterSpec, parse_duration};
 use crate::topology::{self, Desired, Role};
+use crate::ui::Structured;
 
 /// Add brokers, or take some away without losing a message
 ///
@@ -74,6 +75,20 @@ struct How {
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
+    /// What stands and what was done, for programs, as of `up`
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Structured>,
+}
+
+impl Scale {
+    /// Whether errors are to be JSON too.
+    pub fn is_json(&self) -> bool {
+        let how = match &self.remove {
+            Some(What::Rm(rm)) => &rm.how,
+            None => &self.how,
+        };
+        how.output == Some(Structured::Json)
+    }
 }
 
 /// `scale`
@@ -126,7 +141,7 @@ pub async fn scale(args: Scale, session: &Session<'_>) -> Result<u8, Error> {
         plan::scale(desired, previous, &all, observed, options)
     };
     if how.dry_run {
-        raise::dry_run(&mut resolved, planner, session).await?;
+        raise::dry_run(&mut resolved, planner, how.output, session).await?;
         return Ok(0);
     }
     let _lock = session
@@ -142,7 +157,10 @@ pub async fn scale(args: Scale, session: &Session<'_>) -> Result<u8, Error> {
         wait_for: Some(WaitFor::Synced),
         keep_on_failure: true,
     };
-    raise.carry_out(&plan, &edits, &resolved, session).await?;
+    let raised = raise.carry_out(&plan, &edits, &resolved, session).await?;
+    if let Some(form) = how.output {
+        raised.report(&resolved, true, began.elapsed(), form, session);
+    }
     let (masters, slaves) = (resolved.spec.masters, resolved.spec.slaves);
     let many =
         |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });

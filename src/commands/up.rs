@@ -14,7 +14,7 @@ use crate::properties::Edited;
 use crate::runtime::Runtime;
 use crate::spec::{self, ClusterSpec, DEFAULT_NAME, SpecFlags, Storage};
 use crate::topology::{self, Desired};
-use crate::ui::{self, Format};
+use crate::ui::{self, Structured};
 
 /// Bring up the cluster, or bring a running one to what is asked for
 ///
@@ -26,7 +26,8 @@ Examples:
   rmqctl up --masters 2 --slaves 2              a new cluster, or the running one made so
   rmqctl up --set fileReservedTime=72           one broker property, rolled out node by node
   rmqctl up --replication sync --flush sync     acknowledged = on disk and on a slave
-  rmqctl up -f cluster.yaml --dry-run           what the file would change")]
+  rmqctl up -f cluster.yaml --dry-run           what the file would change
+  rmqctl up -q -o json                          addresses, ports and what was done, for a program")]
 pub struct Up {
     #[command(flatten)]
     spec: SpecFlags,
@@ -58,6 +59,16 @@ pub struct Up {
     /// When it fails, write what `rmqctl dump` would into a new directory in DIR (rmqctl-dump where CI=true)
     #[arg(long, value_name = "DIR")]
     pub dump_on_failure: Option<PathBuf>,
+    /// What stands and what was done, for programs: stable, on standard output; progress stays on standard error
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Structured>,
+}
+
+impl Up {
+    /// Whether errors are to be JSON too.
+    pub fn is_json(&self) -> bool {
+        self.output == Some(Structured::Json)
+    }
 }
 
 /// How far nodes must have come.
@@ -99,6 +110,7 @@ pub struct PlanArgs {
 enum PlanFormat {
     Text,
     Json,
+    Yaml,
 }
 
 impl PlanArgs {
@@ -195,23 +207,12 @@ pub async fn plan(args: PlanArgs, session: &Session<'_>) -> Result<u8, Error> {
         recreate: args.recreate,
         ..UpOptions::default()
     };
-    let (plan, edits) = raise::look(&mut resolved, raise::as_up(options), true).await?;
-    match args.output {
-        PlanFormat::Text => {
-            session.ui.out(&plan.to_string());
-            raise::tell_edits(&edits, &plan, &resolved, session).await?;
-        }
-        PlanFormat::Json => session.ui.value(
-            &serde_json::json!({
-                "cluster": resolved.desired.cluster,
-                "runtime": resolved.runtime.kind(),
-                "pending": !plan.is_nothing(),
-                "changes": plan.changes,
-                "edits": edits,
-            }),
-            Format::Json,
-        ),
-    }
+    let form = match args.output {
+        PlanFormat::Text => None,
+        PlanFormat::Json => Some(Structured::Json),
+        PlanFormat::Yaml => Some(Structured::Yaml),
+    };
+    let plan = raise::dry_run(&mut resolved, raise::as_up(options), form, session).await?;
     Ok(if args.exit_code && !plan.is_nothing() {
         Exit::Pending as u8
     } else {
@@ -232,7 +233,7 @@ pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
     if args.dry_run {
         let mut resolved = resolve(&flags, session).await?;
         warn(&resolved, session);
-        raise::dry_run(&mut resolved, raise::as_up(options), session).await?;
+        raise::dry_run(&mut resolved, raise::as_up(options), args.output, session).await?;
         return Ok(0);
     }
     if args.rm.rm {
@@ -248,15 +249,18 @@ pub async fn up(args: Up, session: &Session<'_>) -> Result<u8, Error> {
         wait_for: (!args.no_wait).then_some(args.wait_for),
         keep_on_failure: args.keep_on_failure,
     };
-    let nothing = raise
+    let raised = raise
         .walk(&mut resolved, raise::as_up(options), session)
         .await?;
+    if let Some(form) = args.output {
+        raised.report(&resolved, !args.no_wait, began.elapsed(), form, session);
+    }
     let state = if args.no_wait {
         "is started"
     } else {
         "is ready"
     };
-    let how = if nothing {
+    let how = if raised.is_nothing {
         "; nothing to do".to_owned()
     } else {
         format!(" in {:.1}s", began.elapsed().as_secs_f64())

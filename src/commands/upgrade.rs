@@ -68,7 +68,7 @@ pub async fn upgrade(args: Upgrade, session: &Session<'_>) -> Result<u8, Error> 
         ..UpOptions::default()
     });
     if args.dry_run {
-        raise::dry_run(&mut resolved, planner, session).await?;
+        raise::dry_run(&mut resolved, planner, None, session).await?;
         return Ok(0);
     }
     let _lock = session

@@ -56,6 +56,17 @@ shows_its_status() {
     same "nodes" 6 "$(json 'len(d["nodes"])' <"$work/status.json")"
     rmq status -o yaml >"$work/status.yaml"; has "$work/status.yaml" 'rmqmaster1'
 }
+tells_programs_what_stands() {
+    up --masters 2 --slaves 2 -o json >"$work/up.json" 2>"$work/up.err"
+    same "its result" "rmqt False ready 6 ['unchanged']" \
+        "$(json '"%s %s %s %d %s" % (d["cluster"], d["changed"], d["state"], len(d["nodes"]), sorted({n["done"] for n in d["nodes"]}))' <"$work/up.json")"
+    same "addresses" "$namesrv $master1 rmqmaster1:${master1##*:}" \
+        "$(json '" ".join(d["namesrvs"] + [n[k] for n in d["nodes"] if n["name"] == "rmqmaster1" for k in ("address", "insideAddress")])' <"$work/up.json")"
+    has "$work/up.err" 'nothing to do'
+    rmq up -o yaml --dry-run --set fileReservedTime=71@broker-b:1 >"$work/plan.yaml"
+    has "$work/plan.yaml" 'pending: true' 'what: rmqslave2'
+    exits 3 rmq up -o json --set fileReservedTime=x >"$work/wrong.json" 2>/dev/null; has "$work/wrong.json" '"id": "RMQ-E103"'
+}
 plans_what_up_would_do() {
     local before; before=$(ids)
     rmq plan --runtime docker --port-offset "$offset" --conf-dir "$work/conf" --masters 2 --slaves 2 --exit-code
@@ -162,7 +173,7 @@ keeps_volumes_on_down_and_removes_them_when_told() {
 
 check comes_up comes_up
 [ "$last" = 0 ] || exit 1
-for c in serves_a_container binds_to_loopback_only restarts_always shows_its_status plans_what_up_would_do changes_nothing_when_nothing_changed \
+for c in serves_a_container binds_to_loopback_only restarts_always shows_its_status tells_programs_what_stands plans_what_up_would_do changes_nothing_when_nothing_changed \
     is_healthy_to_docker shows_logs_and_environment renders_its_configuration adds_one_slave_and_moves_none \
     recreates_only_a_changed_node_and_keeps_its_data keeps_an_edit_and_applies_it_at_restart stops_and_starts \
     restarts_under_load_without_losing_anything refuses_a_foreign_container_name refuses_a_taken_port refuses_a_wrong_property \

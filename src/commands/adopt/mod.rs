@@ -112,7 +112,7 @@ pub async fn adopt(args: Adopt, session: &Session<'_>) -> Result<u8, Error> {
     up::warn(&made.resolved, session);
     if args.dry_run {
         let adoptions = made.adoptions.clone();
-        raise::dry_run(&mut made.resolved, as_adopt(&adoptions), session).await?;
+        raise::dry_run(&mut made.resolved, as_adopt(&adoptions), None, session).await?;
         tell(&made.notes, session);
         return Ok(0);
     }
