@@ -191,12 +191,10 @@ pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
     for node in &observed.nodes {
         plan.note(&node.name, Kind::Remove, "");
     }
-    let mut last = Vec::new();
+    let mut stores = Vec::new();
     if observed.network.is_some() {
         plan.note(desired.ground(), Kind::Remove, "");
     }
-    // Also where the network is gone already: with it goes what only served the cluster, as the spec that is kept.
-    last.push(step(Action::RemoveNetwork, "down"));
     for volume in &observed.volumes {
         let found = observed.found_stores.contains(volume);
         let (kind, fate) = match (volumes, found) {
@@ -209,9 +207,12 @@ pub fn down(desired: &Desired, observed: &Observed, volumes: bool) -> Plan {
         };
         plan.note(volume_words(volume), kind, fate);
         if kind == Kind::Remove {
-            last.push(step(Action::RemoveVolume(volume.clone()), "down --volumes"));
+            stores.push(step(Action::RemoveVolume(volume.clone()), "down --volumes"));
         }
     }
-    plan.stage(last);
+    plan.stage(stores);
+    // Also where the network is gone already: with it goes what only served the cluster, as the spec that is kept. Last, since the
+    // spec tells a second run, after one that was killed, which runtime the rest is on.
+    plan.stage([step(Action::RemoveNetwork, "down")]);
     plan
 }

@@ -410,7 +410,7 @@ fn down_keeps_volumes_and_down_with_volumes_does_not() {
     let steps = steps(&down(&all, &running(&all), true));
     assert!(
         steps.ends_with(
-            "remove network, remove volume rmqnamesrv-store, remove volume rmqmaster1-store\n"
+            "remove volume rmqnamesrv-store, remove volume rmqmaster1-store\nremove network\n"
         ),
         "{steps}"
     );

@@ -88,13 +88,24 @@ impl Processes {
     async fn look(&self, desired: &Desired) -> Result<Observed, RuntimeError> {
         let failed = |e: std::io::Error| RuntimeError::failed("look at", &desired.cluster, e);
         let mut observed = Observed::default();
+        let mut orphans = Vec::new();
         for dir in self.state.nodes(&desired.cluster).map_err(failed)? {
             observed.volumes.extend(dir.volume());
-            if let Some(node) = dir.node().map_err(failed)? {
-                observed
-                    .nodes
-                    .push(observed_node(&dir, node).map_err(failed)?);
+            let Some(file) = dir.node().map_err(failed)? else {
+                continue;
+            };
+            let mut node = observed_node(&dir, file.clone()).map_err(failed)?;
+            if matches!(node.state, NodeState::Exited(_)) {
+                let strays = stray::find(&dir, &file).map_err(failed)?;
+                if strays.is_starting() {
+                    // Whoever started it was killed before this could be written down.
+                    node.state = NodeState::Restarting;
+                } else if !strays.is_empty() {
+                    // The next start ends it first.
+                    orphans.push(node.container.clone());
+                }
             }
+            observed.nodes.push(node);
         }
         observed.spec = self.spec_of(&desired.cluster)?;
         observed.network = observed.spec.is_some().then(|| desired.network.clone());
@@ -102,7 +113,7 @@ impl Processes {
         let kept = self.state.0.join("bin").join(binary_name(&engine));
         observed.image = kept.exists().then(|| engine.tag());
         observed.conflicts = self
-            .conflicts_of(desired, &observed.nodes)
+            .conflicts_of(desired, &observed.nodes, &orphans)
             .map_err(failed)?;
         hostdir::look(desired, runs_as_us(), &mut observed);
         Ok(observed)
@@ -112,6 +123,7 @@ impl Processes {
         &self,
         desired: &Desired,
         own: &[ObservedNode],
+        orphans: &[String],
     ) -> std::io::Result<Vec<Conflict>> {
         let mut conflicts = Vec::new();
         for node in &desired.nodes {
@@ -132,7 +144,7 @@ impl Processes {
             let runs = own
                 .iter()
                 .any(|n| n.container == node.container && !matches!(n.state, NodeState::Exited(_)));
-            if runs {
+            if runs || orphans.contains(&node.container) {
                 continue;
             }
             // Unlike a container's, every port is the host's, the HA port too.

@@ -9,9 +9,28 @@ use std::time::Duration;
 use super::dir::{NodeDir, NodeFile};
 use crate::runtime::pid::{Handle, Process};
 
-/// The node's processes that live, supervisors first: they would start another engine.
-fn find(dir: &NodeDir, node: &NodeFile) -> std::io::Result<Vec<Handle>> {
-    let (mut supervisors, mut engines) = (Vec::new(), Vec::new());
+/// A node's processes that live.
+#[derive(Default)]
+pub struct Strays {
+    supervisors: Vec<Handle>,
+    engines: Vec<Handle>,
+}
+
+impl Strays {
+    /// Whether a supervisor is about to say that the node runs.
+    pub fn is_starting(&self) -> bool {
+        !self.supervisors.is_empty()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.supervisors.is_empty() && self.engines.is_empty()
+    }
+}
+
+/// Looks for the node's processes, written down or not.
+pub fn find(dir: &NodeDir, node: &NodeFile) -> std::io::Result<Strays> {
+    let mut found = Strays::default();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else {
@@ -22,13 +41,12 @@ fn find(dir: &NodeDir, node: &NodeFile) -> std::io::Result<Vec<Handle>> {
             continue;
         };
         match kind(&Path::new("/proc").join(&name), dir, node) {
-            Some(Kind::Supervisor) => supervisors.push(handle),
-            Some(Kind::Engine) => engines.push(handle),
+            Some(Kind::Supervisor) => found.supervisors.push(handle),
+            Some(Kind::Engine) => found.engines.push(handle),
             None => {}
         }
     }
-    supervisors.append(&mut engines);
-    Ok(supervisors)
+    Ok(found)
 }
 
 enum Kind {
@@ -79,7 +97,8 @@ async fn end(dir: &NodeDir, node: &NodeFile, patience: Option<Duration>) -> std:
             return Ok(any);
         }
         any = true;
-        for process in found {
+        // Supervisors first: they would start another engine.
+        for process in found.supervisors.into_iter().chain(found.engines) {
             match patience {
                 Some(patience) => drop(process.stop(patience).await?),
                 None => {
@@ -145,6 +164,8 @@ mod tests {
             let mut own = run(&node, &node.command, &dir.0);
             let mut elsewhere = run(&node, &node.command, dir.0.parent().unwrap());
             let mut other = run(&node, &["86401".into()], &dir.0);
+            let found = find(&dir, &node).unwrap();
+            assert!(!found.is_empty() && !found.is_starting());
             match kills {
                 true => assert!(kill(&dir, &node).await.unwrap()),
                 false => stop(&dir, &node).await.unwrap(),
