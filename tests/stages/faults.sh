@@ -4,4 +4,5 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 # `cargo test` takes a sample of the cases; this takes all, with the release build.
 export FAULTS=all RMQCTL
-cargo_tests every_request -p rmqctl --test faults
+# More at a time than there are cores: much of a case is waiting, for a late answer or a client's patience.
+cargo_tests every_request -p rmqctl --test faults -- --test-threads=6
