@@ -26,6 +26,7 @@ Examples:
   rmqctl up --masters 2 --slaves 2              a new cluster, or the running one made so
   rmqctl up --set fileReservedTime=72           one broker property, rolled out node by node
   rmqctl up --replication sync --flush sync     acknowledged = on disk and on a slave
+  rmqctl up --data-dir ./data                   each node's store in a directory of its own below ./data
   rmqctl up -f cluster.yaml --dry-run           what the file would change
   rmqctl up -q -o json                          addresses, ports and what was done, for a program")]
 pub struct Up {
@@ -316,9 +317,14 @@ pub fn warn(resolved: &Resolved, session: &Session<'_>) {
     if let (Storage::Host { path }, Some(machine)) =
         (&resolved.spec.storage, resolved.runtime.machine())
     {
+        let dirs = resolved.desired.nodes.iter().filter_map(|n| n.data_dir());
+        let dirs: Vec<String> = dirs.map(topology::quoted_path).collect();
+        let uid = topology::CONTAINER_UID;
         session.ui.warn(&format!(
-            "stores are in {} on {machine}: what is there cannot be checked from here",
-            path.display()
+            "stores are in {} on {machine}, which cannot be checked from here; they must be there:   \
+             sudo install -d -o {uid} -g {uid} {}",
+            path.display(),
+            dirs.join(" ")
         ));
     }
 }

@@ -155,10 +155,7 @@ pub fn look(desired: &Desired, runs_as: RunsAs, observed: &mut Observed) {
         let held = match holds(dir, &desired.cluster, &node.name) {
             Ok(held) => held,
             Err(reason) => {
-                fault(
-                    format!("cannot be read: {reason}"),
-                    Some(give_to(us(), dir)),
-                );
+                fault(format!("cannot be read: {reason}"), Some(let_look(dir)));
                 continue;
             }
         };
@@ -363,7 +360,9 @@ fn cannot_make(dir: &Path) -> Option<Fault> {
     if rustix::fs::access(above, Access::WRITE_OK | Access::EXEC_OK).is_ok() {
         return None;
     }
+    // Of a directory that others share, only what is the node's is to change hands.
     let parent = dir.parent().unwrap_or(dir);
+    let made = if above == parent { dir } else { parent };
     let uid = us();
     Some((
         format!(
@@ -372,9 +371,18 @@ fn cannot_make(dir: &Path) -> Option<Fault> {
         ),
         Some((
             format!("sudo install -d -o {uid} -g {}", group()),
-            parent.to_owned(),
+            made.to_owned(),
         )),
     ))
+}
+
+/// The command that lets us look into a directory.
+fn let_look(dir: &Path) -> (String, PathBuf) {
+    let parent = dir.parent().unwrap_or(dir);
+    match rustix::fs::access(parent, Access::EXEC_OK) {
+        Ok(()) => give_to(us(), dir),
+        Err(_) => ("sudo chmod a+rx".to_owned(), parent.to_owned()),
+    }
 }
 
 fn is_read_only(path: &Path) -> bool {

@@ -51,7 +51,7 @@ python3 "$work/proxy.py" "$keys" "$socket" >"$work/port" & proxy=$!
 within 10 test -s "$work/port"
 far=tcp://$ip:$(cat "$work/port")
 with_keys() { DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=${keys_dir:-$keys} "$@"; }
-far_up() { rmq "$@" up --masters 1 --slaves 1 --no-console --port-offset "$offset" --conf-dir "$work/conf" --timeout 120; }
+far_up() { rmq "$@" up --masters 1 --slaves 1 --no-console --port-offset "$offset" --conf-dir "$work/conf" --timeout 120 ${data:+--data-dir "$data"}; }
 
 refuses_tcp_without_keys() {
     exits 4 rmq -H "$far" ls >"$work/plain" 2>&1; has "$work/plain" RMQ-E002 'no authentication' DOCKER_TLS_VERIFY
@@ -104,6 +104,15 @@ comes_up_through_ssh() {
     same "left behind" "" "$(docker ps -aq --filter "label=io.rmqctl.cluster=$cluster")"
     same "sockets left behind" "" "$(find /tmp "$XDG_RUNTIME_DIR" -maxdepth 1 -name 'rmqctl-ssh-*' 2>/dev/null)"
 }
+keeps_stores_where_the_daemon_is() {
+    # On that machine nothing is checked, made or removed from here; what is to be done there is said.
+    data=$work/there with_ssh far_up -H ssh://me@far >"$work/up.out" 2>&1 && fail "it came up without its directories"
+    has "$work/up.out" "stores are in $work/there on $ip, which cannot be checked" 'bind source path does not exist'
+    sh -c "$(grep -o 'install -d -o 3000 .*' "$work/up.out" | head -1)"
+    data=$work/there with_ssh far_up -H ssh://me@far >"$work/up.out" 2>&1 || { cat "$work/up.out"; return 1; }
+    with_ssh rmq -H ssh://me@far down --volumes 2>"$work/down"; has "$work/down" "messages stay in $work/there on $ip"
+    [ -d "$work/there/$cluster-rmqmaster1/commitlog" ]
+}
 says_what_ssh_said() {
     touch "$work/ssh.denies"
     exits 4 with_ssh rmq -H ssh://me@far ls >"$work/denied" 2>&1; rm "$work/ssh.denies"
@@ -118,5 +127,5 @@ finds_podmans_socket() {
     has "$work/nopodman" RMQ-E002 podman.socket
 }
 for c in refuses_tcp_without_keys refuses_and_is_refused_by_a_stranger comes_up_through_tls_and_tells_clients_the_machine \
-    uses_a_context_with_its_own_keys comes_up_through_ssh says_what_ssh_said finds_podmans_socket; do check "$c" "$c"; done
+    uses_a_context_with_its_own_keys comes_up_through_ssh keeps_stores_where_the_daemon_is says_what_ssh_said finds_podmans_socket; do check "$c" "$c"; done
 [ "$failed" = 0 ]

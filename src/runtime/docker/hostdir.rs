@@ -26,8 +26,6 @@ pub struct Binding {
     pub user: Option<String>,
     /// The daemon is to label it.
     pub relabel: bool,
-    /// The daemon is to make it, since we cannot.
-    pub make: bool,
 }
 
 impl Docker {
@@ -72,7 +70,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Elsewhere the daemon makes it with the container.
+    /// Elsewhere it must be there: what it is cannot be seen from here.
     pub(super) async fn make_data_dir(
         &self,
         desired: &Desired,
@@ -97,7 +95,7 @@ impl Docker {
             owner.map_err(|e| RuntimeError::failed("look at", &dir.display().to_string(), e))
         };
         let user = match (self.local, node.image.is_some()) {
-            // The image's own, to whom the upload of the file gives the directory.
+            // The image's own: whose the directory is cannot be seen, or is another image's matter.
             (false, _) | (_, true) => None,
             // Its root is the user that the daemon runs as.
             _ if traits.rootless => Some("0:0".to_owned()),
@@ -109,15 +107,12 @@ impl Docker {
         Ok(Some(Binding {
             user,
             relabel: traits.selinux,
-            make: !self.local,
         }))
     }
 
-    /// Whether the daemon must make the engine's user the owner of the store's directory, since nobody else did.
+    /// Whether the engine's user must be made the owner of the store's directory: another's image does not do it.
     pub(super) fn gives_store(&self, node: &Node) -> bool {
-        let in_memory = node.tmpfs.is_some();
-        let made_by_daemon = node.data_dir().is_some() && !self.local;
-        !in_memory && (node.image.is_some() || made_by_daemon)
+        node.tmpfs.is_none() && node.image.is_some()
     }
 }
 
@@ -144,10 +139,6 @@ pub fn store_mount(
         }
         return Some(api::Mount {
             source: Some(dir.display().to_string()),
-            bind_options: Some(api::MountBindOptions {
-                create_mountpoint: Some(binding.is_some_and(|binding| binding.make)),
-                ..Default::default()
-            }),
             ..mount(api::MountType::BIND)
         });
     }
@@ -169,7 +160,7 @@ pub fn store_mount(
 pub fn bind_text(node: &Node, target: &Path, binding: Option<&Binding>) -> Option<String> {
     let dir = node
         .data_dir()
-        .filter(|_| binding.is_some_and(|b| b.relabel))?;
+        .filter(|_| binding.is_some_and(|binding| binding.relabel))?;
     Some(format!("{}:{}:z", dir.display(), target.display()))
 }
 
@@ -205,7 +196,6 @@ mod tests {
         let bound = mount(&node, Some(&here)).unwrap();
         assert_eq!(bound.typ, Some(api::MountType::BIND));
         assert_eq!(bound.source.as_deref(), Some("/srv/rmq/rmqmaster1"));
-        assert_eq!(bound.bind_options.unwrap().create_mountpoint, Some(false));
         assert_eq!(bind_text(&node, Path::new("/store"), Some(&here)), None);
         let labelled = Binding {
             relabel: true,

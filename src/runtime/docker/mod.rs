@@ -294,7 +294,11 @@ impl Docker {
 
     async fn remove_volume(&self, desired: &Desired, name: &str) -> Result<(), RuntimeError> {
         if let Some(dir) = data_dir(name) {
-            return super::hostdir::remove(dir, &desired.cluster);
+            // Elsewhere it is not ours to reach.
+            return match self.local {
+                true => super::hostdir::remove(dir, &desired.cluster),
+                false => Ok(()),
+            };
         }
         if self.own_volume(desired, name).await?.is_none() {
             return Ok(());
