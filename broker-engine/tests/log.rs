@@ -125,7 +125,7 @@ fn append(log: &Log, batch: RecordBatch, requirement: Requirement) -> Receiver<T
     told
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn appends_are_answered_in_order_with_their_offsets_and_arrivals_are_told() {
     let given = given(|_| {});
     let first = append(&given.log, batch(0, 2), Requirement::default());
@@ -144,7 +144,7 @@ async fn appends_are_answered_in_order_with_their_offsets_and_arrivals_are_told(
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn with_sync_flush_an_answer_comes_when_the_bytes_are_on_disk() {
     let given = given(|options| options.sync_flush = true);
     let told = append(&given.log, batch(0, 1), SYNC_FLUSH);
@@ -158,7 +158,7 @@ async fn with_sync_flush_an_answer_comes_when_the_bytes_are_on_disk() {
     given.log.stop().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_send_that_needs_a_slave_waits_for_its_report() {
     let given = given(|_| {});
     let told = append(&given.log, batch(0, 1), ONE_SLAVE);
@@ -177,7 +177,7 @@ async fn a_send_that_needs_a_slave_waits_for_its_report() {
     given.log.stop().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_slave_the_answer_is_a_timeout_and_the_message_stays() {
     let given = given(|options| options.replica_timeout = Duration::from_millis(1));
     let told = append(&given.log, batch(0, 1), ONE_SLAVE);
@@ -189,7 +189,7 @@ async fn without_a_slave_the_answer_is_a_timeout_and_the_message_stays() {
     given.log.stop().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_at_a_stop_is_answered_and_the_store_closed_cleanly() {
     let given = given(|_| {});
     let answers: Vec<_> = (0..50)
@@ -210,7 +210,7 @@ async fn what_waits_at_a_stop_is_answered_and_the_store_closed_cleanly() {
     assert_eq!(again.reader.queue_bounds("T", 0), (0, 150));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slaves_log_takes_its_masters_bytes_and_nothing_else() {
     let master = given(|_| {});
     append(&master.log, batch(0, 10), Requirement::default())
@@ -236,7 +236,7 @@ async fn a_slaves_log_takes_its_masters_bytes_and_nothing_else() {
     master.log.stop().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_write_ends_acknowledgements_and_tells_the_broker() {
     let (tell, told) = channel();
     let given = given(|options| {

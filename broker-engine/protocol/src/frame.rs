@@ -84,6 +84,10 @@ impl Frame {
         let length = buf.first_chunk::<4>()?;
         Some(u32::from_be_bytes(*length) as usize + 4)
     }
+    /// Bytes that the whole frame took on the wire.
+    pub fn wire_len(&self) -> usize {
+        self.bytes.len()
+    }
     /// The header's bytes.
     pub fn header(&self) -> &[u8] {
         &self.bytes[FRAME_PREFIX..FRAME_PREFIX + self.header_len]

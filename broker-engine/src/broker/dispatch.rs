@@ -59,6 +59,7 @@ impl Port {
 impl Service for Port {
     fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
         let mut sends = None;
+        let bytes: usize = frames.iter().map(Frame::wire_len).sum();
         for frame in frames.drain(..) {
             let code = match Head::scan(&frame) {
                 Some(head) => head.code,
@@ -70,7 +71,7 @@ impl Service for Port {
             match code {
                 request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
                     sends
-                        .get_or_insert_with(|| Sends::new(&self.broker, connection))
+                        .get_or_insert_with(|| Sends::new(&self.broker, connection, bytes))
                         .push(&frame)
                 }
                 request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if !self.fast => {

@@ -71,13 +71,21 @@ struct Wishes<'a> {
 }
 
 impl<'b> Sends<'b> {
-    pub(super) fn new(broker: &'b Arc<Broker>, connection: &'b Connection) -> Sends<'b> {
+    /// `bytes`: of the frames that are to come. A record is about as long as its request.
+    pub(super) fn new(
+        broker: &'b Arc<Broker>,
+        connection: &'b Connection,
+        bytes: usize,
+    ) -> Sends<'b> {
         Sends {
             broker,
             connection,
             config: broker.config.get(),
             born_host: connection.peer(),
-            waiting: Open::default(),
+            waiting: Open {
+                batch: RecordBatch::with_capacity(bytes.min(BATCH_BYTES)),
+                answers: Answers::default(),
+            },
             eager: Open::default(),
             text: String::new(),
             topic: None,

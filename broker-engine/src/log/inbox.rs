@@ -1,4 +1,4 @@
-//! What the log thread is asked to do: a bounded queue that it empties in one go.
+//! What the log is asked to do: a bounded queue that whoever has the log's owner empties in one go.
 
 use super::{AppendError, Work};
 use parking_lot::{Condvar, Mutex};
@@ -11,7 +11,7 @@ const BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Inbox {
     state: Mutex<State>,
-    filled: Condvar,
+    summoned: Condvar,
     batches_max: usize,
 }
 
@@ -20,20 +20,33 @@ struct State {
     work: VecDeque<Work>,
     batches: usize,
     bytes: usize,
-    waiting: bool,
+    /// There is work that only the log thread does: all that waits is its.
+    summoned: bool,
     closed: Option<String>,
+}
+
+impl State {
+    fn take(&mut self, taken: &mut VecDeque<Work>) {
+        self.batches = 0;
+        self.bytes = 0;
+        if taken.is_empty() {
+            std::mem::swap(&mut self.work, taken);
+        } else {
+            taken.append(&mut self.work);
+        }
+    }
 }
 
 impl Inbox {
     pub fn new(batches_max: usize) -> Self {
         Self {
             state: Mutex::default(),
-            filled: Condvar::new(),
+            summoned: Condvar::new(),
             batches_max: batches_max.max(1),
         }
     }
 
-    /// Takes an append, unless it is full or closed.
+    /// Takes an append, unless it is full or closed. Wakes nobody.
     pub fn push_batch(&self, bytes: usize, work: Work) -> Result<(), AppendError> {
         let mut state = self.state.lock();
         if let Some(reason) = &state.closed {
@@ -46,41 +59,55 @@ impl Inbox {
         }
         state.batches += 1;
         state.bytes += bytes;
-        self.put(&mut state, work);
+        state.work.push_back(work);
         Ok(())
     }
 
-    /// Takes anything else; each caller waits for its answer, which bounds their number. Gives it back when closed.
+    /// Takes anything else, for the log thread; each caller waits for its answer, which bounds their number. Gives it back when
+    /// closed.
     pub fn push_control(&self, work: Work) -> Option<(Work, String)> {
         let mut state = self.state.lock();
         if let Some(reason) = &state.closed {
             return Some((work, reason.clone()));
         }
-        self.put(&mut state, work);
+        state.work.push_back(work);
+        state.summoned = true;
+        self.summoned.notify_one();
         None
     }
 
-    fn put(&self, state: &mut State, work: Work) {
-        state.work.push_back(work);
-        if state.waiting {
-            state.waiting = false;
-            self.filled.notify_one();
-        }
+    /// Has the log thread do what waits.
+    pub fn summon(&self) {
+        let mut state = self.state.lock();
+        state.summoned = true;
+        self.summoned.notify_one();
     }
 
-    /// Swaps all that waits into `taken` (which must be empty); waits for something to come, at most until `deadline`.
-    pub fn take(&self, taken: &mut VecDeque<Work>, deadline: Instant) {
+    /// Moves the appends that wait behind `taken`; false when there are none, or they stand behind the log thread's work.
+    pub fn take_appends(&self, taken: &mut VecDeque<Work>) -> bool {
         let mut state = self.state.lock();
-        while state.work.is_empty() {
-            state.waiting = true;
-            if self.filled.wait_until(&mut state, deadline).timed_out() {
-                break;
+        if state.summoned || state.work.is_empty() {
+            return false;
+        }
+        state.take(taken);
+        true
+    }
+
+    /// The log thread's: moves all that waits behind `taken`.
+    pub fn take_all(&self, taken: &mut VecDeque<Work>) {
+        let mut state = self.state.lock();
+        state.summoned = false;
+        state.take(taken);
+    }
+
+    /// The log thread's: returns when it is wanted, at the latest at `deadline`.
+    pub fn wait(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        while !state.summoned {
+            if self.summoned.wait_until(&mut state, deadline).timed_out() {
+                return;
             }
         }
-        state.waiting = false;
-        state.batches = 0;
-        state.bytes = 0;
-        std::mem::swap(&mut state.work, taken);
     }
 
     /// Takes nothing more; returns what was left.

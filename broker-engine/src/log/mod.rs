@@ -1,35 +1,29 @@
-//! The log thread: the one owner of the store's writer, and what waits on the positions it publishes.
+//! The log: the one owner of the store's writer, and what waits on the positions it publishes.
 //!
-//! Everyone else sends batches here through a bounded channel (full: SYSTEM_BUSY at once). The thread drains what
-//! waits, appends it in one go, publishes the end and runs each batch's `done`. A flush thread syncs all since the last
-//! sync and publishes `flushed`: group commit is what draining a channel during a sync gives.
+//! Everyone sends batches here through a bounded inbox (full: SYSTEM_BUSY at once). A task of the runtime appends all that
+//! waits in one go, publishes the end and runs each batch's `done`. It takes its turn behind the connections that have
+//! something to read, so that what they bring at one time makes one append, and no message pays for a change of threads. A log
+//! thread keeps the time (deadlines, checkpoints, retention) and does all other work. A flush thread syncs all since the last
+//! sync and publishes `flushed`: group commit is what the inbox gathers during a sync.
 
 mod acks;
 mod flush;
 mod inbox;
+mod owner;
 
-use crate::clock::{Zone, now_ms};
+use crate::clock::Zone;
 use acks::{Acks, finish};
 use flush::Bell;
 use inbox::Inbox;
+use owner::{LogThread, Owner, Round};
 use parking_lot::Mutex;
 pub use rocketmq_store::Arrival;
-use rocketmq_store::{CheckpointJob, Placed, RecordBatch, StoreError, Writer};
-use std::collections::VecDeque;
+use rocketmq_store::{Placed, RecordBatch, StoreError, Writer};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
-
-/// Bytes written by one append at most; what waits beyond them is the next one.
-const APPEND_BYTES: usize = 4 << 20;
-/// Appends that may wait for disk or slaves, whatever the inbox holds.
-const WAITING_MAX: usize = 100_000;
-/// How often queues, index and checkpoint are written.
-const HOUSEKEEP: Duration = Duration::from_secs(1);
-/// How often retention looks at the files.
-const CLEAN: Duration = Duration::from_secs(10);
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
 
 /// What an acknowledgement must wait for besides the append itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,7 +47,7 @@ pub enum Outcome {
     ReplicaMissing,
 }
 
-/// Runs once on the log, flush or replication thread when a batch's fate is known; must not block.
+/// Runs once when a batch's fate is known, on whatever thread knows it; must not block.
 /// `Err` means that nothing of the batch was stored.
 pub type Done = Box<dyn FnOnce(Result<(Placed, Outcome), AppendError>) + Send>;
 
@@ -71,7 +65,7 @@ pub enum AppendError {
     Stopped(String),
 }
 
-/// Handle to the log thread.
+/// Handle to the log.
 #[derive(Clone, Debug)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -80,6 +74,10 @@ pub struct Log {
 /// What the log thread, the threads that wait for the disk, and the handles share.
 struct Inner {
     inbox: Inbox,
+    /// Whoever holds it works the inbox off; `None` once the log has stopped.
+    owner: Mutex<Option<Owner>>,
+    /// Wakes the task that appends.
+    brought: Notify,
     acks: Mutex<Acks>,
     bell: Bell,
     positions: watch::Sender<Positions>,
@@ -94,7 +92,7 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// All that the log thread can be asked.
+/// All that the log can be asked. Appends are done by the task or the log thread, the rest by the log thread.
 enum Work {
     Append(RecordBatch, Requirement, Done),
     Raw(i64, bytes::Bytes, oneshot::Sender<Result<i64, StoreError>>),
@@ -127,7 +125,7 @@ pub struct Positions {
     pub flushed: i64,
 }
 
-/// Told of each published append, on the log thread.
+/// Told of each published append, by whoever did it; must not block.
 pub type OnArrivals = Box<dyn Fn(&[Arrival]) + Send>;
 
 /// How the log thread is set up.
@@ -143,7 +141,7 @@ pub struct LogOptions {
     /// Bounded channel's length in batches.
     pub queue_len: usize,
     pub slave: bool,
-    /// Called on the log thread after each published append.
+    /// Called after each published append.
     pub on_arrivals: OnArrivals,
     /// Called once when a write or sync failed: the broker must stop with this reason.
     pub on_failure: Box<dyn FnOnce(StoreError) + Send>,
@@ -154,17 +152,22 @@ pub struct LogOptions {
 }
 
 impl Log {
-    /// Starts the log, flush and checkpoint threads.
+    /// Starts the log, flush and checkpoint threads, and the task that appends on the runtime in which this is called.
     pub fn start(writer: Writer, options: LogOptions) -> Log {
         let end = writer.log_end();
+        let syncer = writer.syncer();
+        let acks = Acks::new(options.flush_timeout, options.replica_timeout);
+        let shortest_wait = options.flush_timeout.min(options.replica_timeout);
+        let owner = Owner::new(writer, options.on_arrivals, shortest_wait);
         let inner = Arc::new(Inner {
             inbox: Inbox::new(options.queue_len),
-            acks: Mutex::new(Acks::new(options.flush_timeout, options.replica_timeout)),
+            owner: Mutex::new(Some(owner)),
+            brought: Notify::new(),
+            acks: Mutex::new(acks),
             bell: Bell::default(),
             positions: watch::Sender::new(Positions { end, flushed: 0 }),
             slave: options.slave,
         });
-        let syncer = writer.syncer();
         let flush = {
             let inner = inner.clone();
             let (sync_flush, interval) = (options.sync_flush, options.flush_interval);
@@ -184,17 +187,13 @@ impl Log {
         inner.bell.ring();
         let thread = LogThread {
             inner: inner.clone(),
-            writer,
-            on_arrivals: options.on_arrivals,
-            on_failure: Some(options.on_failure),
+            on_failure: options.on_failure,
             delete_when: options.delete_when,
             zone: options.zone,
-            threads: Some((jobs, flush, checkpoints)),
-            todo: VecDeque::new(),
-            batches: Vec::new(),
-            waiting: Vec::new(),
+            threads: (jobs, flush, checkpoints),
         };
         drop(spawn("rmq-log", move || thread.run()));
+        drop(tokio::spawn(append_what_comes(inner.clone())));
         Log { inner }
     }
 
@@ -211,7 +210,9 @@ impl Log {
         let bytes = batch.byte_len();
         self.inner
             .inbox
-            .push_batch(bytes, Work::Append(batch, requirement, done))
+            .push_batch(bytes, Work::Append(batch, requirement, done))?;
+        self.inner.brought.notify_one();
+        Ok(())
     }
 
     /// Slave: appends the master's bytes; resolves with the new end.
@@ -264,10 +265,25 @@ impl Log {
     }
 }
 
-/// Whether it is an hour at which expired files go, by the zone's clocks. An hour that they skip in spring is skipped, as in Java;
-/// files that expired wait for the next day's.
-fn is_delete_hour(hours: &[u32], zone: &Zone, now_ms: i64) -> bool {
-    hours.contains(&zone.hour(now_ms))
+/// The task that appends, until the log has stopped.
+async fn append_what_comes(inner: Arc<Inner>) {
+    loop {
+        inner.brought.notified().await;
+        // Connections that are ready now bring theirs first.
+        tokio::task::yield_now().await;
+        // When the log thread is at it, it says so when it has done.
+        let Some(mut place) = inner.owner.try_lock() else {
+            continue;
+        };
+        let Some(owner) = place.as_mut() else {
+            return;
+        };
+        if inner.inbox.take_appends(&mut owner.todo)
+            && let Round::Failed(error) = owner.round(&inner)
+        {
+            inner.inbox.push_control(Work::Failed(error));
+        }
+    }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
@@ -275,289 +291,4 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .name(name.into())
         .spawn(run)
         .expect("a process that starts can make its three store threads")
-}
-
-/// The log thread's own.
-struct LogThread {
-    inner: Arc<Inner>,
-    writer: Writer,
-    on_arrivals: OnArrivals,
-    on_failure: Option<Box<dyn FnOnce(StoreError) + Send>>,
-    delete_when: Vec<u32>,
-    zone: Zone,
-    /// Taken when they are joined.
-    threads: Option<(SyncSender<CheckpointJob>, JoinHandle<()>, JoinHandle<()>)>,
-    /// Taken from the inbox, not done yet.
-    todo: VecDeque<Work>,
-    /// Kept between rounds for their room.
-    batches: Vec<RecordBatch>,
-    waiting: Vec<(Requirement, Done)>,
-}
-
-impl LogThread {
-    fn run(mut self) {
-        let mut housekeep_at = Instant::now() + HOUSEKEEP;
-        let mut clean_at = Instant::now() + CLEAN;
-        loop {
-            let deadline = self.inner.acks.lock().next_deadline();
-            let deadline = deadline.map_or(housekeep_at, |deadline| deadline.min(housekeep_at));
-            self.inner.inbox.take(&mut self.todo, deadline);
-            match self.round() {
-                Round::On => {}
-                Round::Stop(answer) => return self.stop(answer),
-                Round::Failed(error) => return self.fail(error),
-            }
-            let now = Instant::now();
-            let released = self.inner.acks.lock().on_tick(now);
-            finish(released);
-            if now >= housekeep_at {
-                housekeep_at = now + HOUSEKEEP;
-                self.checkpoint();
-            }
-            if now >= clean_at {
-                clean_at = now + CLEAN;
-                let now_ms = now_ms();
-                let at_delete_hour = is_delete_hour(&self.delete_when, &self.zone, now_ms);
-                if let Err(error) = self.writer.clean(now_ms, at_delete_hour) {
-                    return self.fail(error);
-                }
-            }
-        }
-    }
-
-    /// Does what waits, in its order; neighbouring appends become one.
-    fn round(&mut self) -> Round {
-        let mut bytes = 0;
-        while let Some(one) = self.todo.pop_front() {
-            if let Work::Append(batch, requirement, done) = one {
-                if bytes > 0 && bytes + batch.byte_len() > APPEND_BYTES {
-                    if let Err(error) = self.append() {
-                        return Round::Failed(error);
-                    }
-                    bytes = 0;
-                }
-                bytes += batch.byte_len();
-                self.batches.push(batch);
-                self.waiting.push((requirement, done));
-                continue;
-            }
-            if let Err(error) = self.append() {
-                return Round::Failed(error);
-            }
-            bytes = 0;
-            match one {
-                Work::Append(..) => {}
-                Work::Raw(at, bytes, answer) => {
-                    let result = self.writer.append_raw(at, &bytes, now_ms());
-                    if let Ok(end) = result {
-                        self.published(end);
-                    }
-                    let failed = self.writer.failure();
-                    let _ = answer.send(result);
-                    if let Some(error) = failed {
-                        return Round::Failed(error);
-                    }
-                }
-                Work::DeleteTopic(topic, answer) => {
-                    let _ = answer.send(self.writer.delete_topic(&topic, now_ms()));
-                }
-                Work::Clean => {
-                    if let Err(error) = self.writer.clean(now_ms(), true) {
-                        return Round::Failed(error);
-                    }
-                }
-                Work::Failed(error) => return Round::Failed(error),
-                Work::Stop(answer) => return Round::Stop(answer),
-            }
-        }
-        match self.append() {
-            Ok(()) => Round::On,
-            Err(error) => Round::Failed(error),
-        }
-    }
-
-    /// Appends the gathered batches in one go. `Err` only when the store cannot go on.
-    fn append(&mut self) -> Result<(), StoreError> {
-        if self.batches.is_empty() {
-            return Ok(());
-        }
-        let placed = match self.writer.append(&mut self.batches, now_ms()) {
-            Ok(placed) => placed,
-            Err(error) => return self.refuse(error),
-        };
-        self.batches.clear();
-        if let Some(last) = placed.last() {
-            self.published(last.end);
-        }
-        let mut acks = self.inner.acks.lock();
-        let now = Instant::now();
-        let room = WAITING_MAX.saturating_sub(acks.len());
-        let mut ready = Vec::with_capacity(placed.len());
-        for (number, (placed, (requirement, done))) in
-            placed.into_iter().zip(self.waiting.drain(..)).enumerate()
-        {
-            if requirement == Requirement::default() {
-                ready.push((placed, Outcome::Stored, done));
-            } else if number >= room {
-                // It is stored, but nobody can wait for it: the same as having waited in vain.
-                let outcome = if requirement.replicas > 0 {
-                    Outcome::ReplicaTimeout
-                } else {
-                    Outcome::FlushTimeout
-                };
-                ready.push((placed, outcome, done));
-            } else if let Some((placed, done)) = acks.push(placed, requirement, done, now) {
-                ready.push((placed, Outcome::Stored, done));
-            }
-        }
-        drop(acks);
-        for (placed, outcome, done) in ready {
-            done(Ok((placed, outcome)));
-        }
-        Ok(())
-    }
-
-    /// Nothing of the gathered batches was stored; says so. One that is too large does not take the others along.
-    fn refuse(&mut self, error: StoreError) -> Result<(), StoreError> {
-        let batches = std::mem::take(&mut self.batches);
-        let waiting = std::mem::take(&mut self.waiting);
-        if matches!(error, StoreError::RecordTooLarge { .. }) && batches.len() > 1 {
-            for (batch, wait) in batches.into_iter().zip(waiting) {
-                self.batches.push(batch);
-                self.waiting.push(wait);
-                self.append()?;
-            }
-            return Ok(());
-        }
-        let refusal = match &error {
-            StoreError::DiskFull(what) => AppendError::DiskFull(what.clone()),
-            other => AppendError::Stopped(other.to_string()),
-        };
-        for (_, done) in waiting {
-            done(Err(refusal.clone()));
-        }
-        match error {
-            StoreError::DiskFull(_) | StoreError::RecordTooLarge { .. } => Ok(()),
-            other => Err(other),
-        }
-    }
-
-    /// Tells whoever watches that the log now ends at `end`.
-    fn published(&mut self, end: i64) {
-        self.inner
-            .positions
-            .send_modify(|positions| positions.end = end);
-        self.inner.bell.ring();
-        let arrivals = self.writer.arrivals();
-        if !arrivals.is_empty() {
-            (self.on_arrivals)(arrivals);
-        }
-    }
-
-    /// Starts a checkpoint round unless one is still under way.
-    fn checkpoint(&mut self) {
-        let Some((jobs, ..)) = &self.threads else {
-            return;
-        };
-        if let Some(job) = self.writer.checkpoint_job(now_ms())
-            && jobs.try_send(job).is_err()
-        {
-            self.writer.checkpoint_missed();
-        }
-    }
-
-    /// Waits for the flush and checkpoint threads to end.
-    fn join(&mut self) {
-        self.inner.bell.stop();
-        if let Some((jobs, flush, checkpoints)) = self.threads.take() {
-            drop(jobs);
-            let _ = flush.join();
-            let _ = checkpoints.join();
-        }
-    }
-
-    fn stop(mut self, answer: oneshot::Sender<Result<(), StoreError>>) {
-        let left = self.inner.inbox.close("it was asked to");
-        refuse_all(
-            std::mem::take(&mut self.todo),
-            "the store was asked to stop",
-        );
-        refuse_all(left, "the store was asked to stop");
-        self.join();
-        let end = self.writer.log_end();
-        let result = self.writer.close(now_ms());
-        if result.is_ok() {
-            self.inner
-                .positions
-                .send_modify(|positions| positions.flushed = end);
-            let released = self.inner.acks.lock().on_flushed(end);
-            finish(released);
-        }
-        let released = self.inner.acks.lock().give_up();
-        finish(released);
-        let _ = answer.send(result);
-    }
-
-    /// A write or sync failed: nothing is acknowledged from here on, and the broker is told to stop.
-    fn fail(mut self, error: StoreError) {
-        let reason = error.to_string();
-        let left = self.inner.inbox.close(&reason);
-        let released = self.inner.acks.lock().give_up();
-        finish(released);
-        refuse_all(std::mem::take(&mut self.todo), &reason);
-        refuse_all(left, &reason);
-        self.join();
-        let released = self.inner.acks.lock().give_up();
-        finish(released);
-        if let Some(on_failure) = self.on_failure.take() {
-            on_failure(error);
-        }
-    }
-}
-
-/// How a round of the log thread ended.
-enum Round {
-    On,
-    Stop(oneshot::Sender<Result<(), StoreError>>),
-    Failed(StoreError),
-}
-
-/// Answers work that nobody will do.
-fn refuse_all(work: VecDeque<Work>, reason: &str) {
-    let poisoned = || StoreError::Poisoned(reason.to_owned());
-    for one in work {
-        match one {
-            Work::Append(_, _, done) => done(Err(AppendError::Stopped(reason.to_owned()))),
-            Work::Raw(_, _, answer) => drop(answer.send(Err(poisoned()))),
-            Work::DeleteTopic(_, answer) | Work::Stop(answer) => drop(answer.send(Err(poisoned()))),
-            Work::Clean | Work::Failed(_) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Milliseconds of 2026-03-29 at this UTC hour: in Berlin clocks go from 02:00 to 03:00 that day.
-    fn march(hour: i64) -> i64 {
-        (20_541 * 24 + hour) * 3_600_000
-    }
-
-    #[test]
-    fn files_go_at_the_zones_own_hour_also_on_the_day_that_skips_one() {
-        let at = |zone: &str, hours: &[u32]| -> Vec<i64> {
-            let zone = Zone::named(zone).unwrap();
-            let all = 0..24;
-            all.filter(|hour| is_delete_hour(hours, &zone, march(*hour)))
-                .collect()
-        };
-        assert_eq!(at("UTC", &[4]), [4]);
-        assert_eq!(at("Asia/Shanghai", &[4]), [20]);
-        assert_eq!(at("America/New_York", &[4, 16]), [8, 20]);
-        assert_eq!(at("Europe/Berlin", &[4]), [2]);
-        assert_eq!(at("Europe/Berlin", &[2]).len(), 0, "it is skipped");
-        // 23:00 is one o'clock of the next day, in summer time.
-        assert_eq!(at("Europe/Berlin", &[1, 3]), [0, 1, 23]);
-    }
 }

@@ -42,6 +42,14 @@ impl RecordBatch {
         Self::default()
     }
 
+    /// An empty batch with room for `bytes` of records.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: BytesMut::with_capacity(bytes),
+            ..Self::default()
+        }
+    }
+
     /// Encodes a record at the batch's end. `topic` is the record's topic, shared with the topic table.
     /// Its offsets and store time are ignored: the log assigns them.
     pub fn push(&mut self, topic: &Arc<str>, record: &Record<'_>) -> Result<(), RecordError> {

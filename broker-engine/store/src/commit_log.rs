@@ -200,11 +200,15 @@ impl CommitLog {
         disk::sync_dir(&self.dir).map_err(io_error("syncing directory", &self.dir))
     }
 
-    /// Keeps a block just written for readers close behind.
-    pub fn remember(&self, at: i64, block: Bytes) {
+    /// Keeps blocks just written at `at`, back to back, for readers close behind.
+    pub fn remember(&self, mut at: i64, blocks: impl Iterator<Item = Bytes>) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.bytes += block.len();
-        tail.blocks.push_back((at, block));
+        for block in blocks {
+            let len = block.len();
+            tail.bytes += len;
+            tail.blocks.push_back((at, block));
+            at += len as i64;
+        }
         while tail.bytes > TAIL_BYTES
             && let Some((_, oldest)) = tail.blocks.pop_front()
         {

@@ -1,14 +1,18 @@
 //! The only place that touches files, so that a simulated disk can stand in its place. `read_at`/`write_at`, no maps:
 //! a full disk is an error, not a signal.
 
+use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
+
+/// Pieces that one write carries; Linux allows 1024.
+const SLICES: usize = 128;
 
 /// Files that are open, at most `capacity` of them: ten thousand topics must fit in a process's 1024 descriptors.
 /// A file that is evicted stays usable for whoever holds its `Arc`.
@@ -149,6 +153,37 @@ pub(crate) fn read_array<const N: usize>(file: &File, at: u64) -> Result<[u8; N]
 /// Writes all of `bytes` at `at`.
 pub(crate) fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<()> {
     file.write_all_at(bytes, at)
+}
+
+/// Writes all of `pieces`, back to back, at `at`.
+pub(crate) fn write_all_at(file: &File, pieces: &[Bytes], mut at: u64) -> Result<()> {
+    let mut rest = pieces;
+    // Bytes of the first piece that are written.
+    let mut done = 0;
+    while !rest.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = rest.len().min(SLICES);
+        for (slice, piece) in slices.iter_mut().zip(rest) {
+            *slice = IoSlice::new(piece);
+        }
+        slices[0] = IoSlice::new(&rest[0][done..]);
+        let mut written = match rustix::io::pwritev(file, &slices[..count], at) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        at += written as u64;
+        while let Some((first, others)) = rest.split_first()
+            && written >= first.len() - done
+        {
+            written -= first.len() - done;
+            done = 0;
+            rest = others;
+        }
+        done += written;
+    }
+    Ok(())
 }
 
 /// Data and the size that reading it needs are on disk when this returns.

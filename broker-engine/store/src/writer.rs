@@ -14,8 +14,8 @@ use crate::recovery;
 use crate::slots::Slots;
 use crate::store::{CheckpointJob, Store};
 use crate::{Reader, RecordBatch, StoreOptions};
-use bytes::{BufMut, BytesMut};
-use rocketmq_protocol::record::{self, MAGIC_BLANK};
+use bytes::{Bytes, BytesMut};
+use rocketmq_protocol::record;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,8 +24,10 @@ use std::time::{Duration, UNIX_EPOCH};
 const ENTRIES_PENDING_MAX: usize = 1 << 20;
 /// Keys waiting for the index beyond which the writer indexes them itself.
 const KEYS_PENDING_MAX: usize = 1 << 18;
-/// The write buffer is taken in pieces of this size; readers close behind share it.
-const BLOCK: usize = 256 << 10;
+/// Room kept for a master's record that is not whole yet.
+const RAW_KEPT: usize = 256 << 10;
+/// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
+const RECENT: usize = 16;
 /// Quiet rounds of housekeeping after which caches are given back.
 const QUIET_ROUNDS: u32 = 10;
 /// Commit log files deleted in one round at most, as in Java.
@@ -36,7 +38,8 @@ const DELETE_MAX: usize = 10;
 pub struct Writer {
     pub(crate) store: Arc<Store>,
     slots: Slots,
-    block: BytesMut,
+    /// What the next write carries. The batches' own buffers: readers close behind share them.
+    pieces: Vec<Bytes>,
     /// Bytes of a master's record that is not whole yet; they stand at the log's end.
     raw: BytesMut,
     keys: Vec<Key>,
@@ -104,6 +107,31 @@ impl std::fmt::Display for Recovery {
     }
 }
 
+/// The places of the queues that the last records went to.
+#[derive(Default)]
+struct Recent {
+    places: Vec<(Arc<str>, i32, usize)>,
+    next: usize,
+}
+
+impl Recent {
+    fn find(&self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
+        let mut places = self.places.iter();
+        places
+            .find(|(other, id, _)| *id == queue_id && Arc::ptr_eq(other, topic))
+            .map(|(_, _, index)| *index)
+    }
+    fn put(&mut self, topic: &Arc<str>, queue_id: i32, index: usize) {
+        let place = (topic.clone(), queue_id, index);
+        if self.places.len() < RECENT {
+            self.places.push(place);
+        } else {
+            self.places[self.next] = place;
+            self.next = (self.next + 1) % RECENT;
+        }
+    }
+}
+
 /// Where a batch landed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
@@ -122,7 +150,7 @@ impl Writer {
         let mut writer = Self {
             store: store.clone(),
             slots: Slots::default(),
-            block: BytesMut::new(),
+            pieces: Vec::new(),
             raw: BytesMut::new(),
             keys: Vec::new(),
             key_hashes: Vec::new(),
@@ -195,7 +223,7 @@ impl Writer {
                 self.slots.roll_back();
                 self.keys.clear();
                 self.arrivals.clear();
-                self.block.clear();
+                self.pieces.clear();
                 let StoreError::Io { source, .. } = &error else {
                     return Err(error);
                 };
@@ -253,17 +281,14 @@ impl Writer {
     fn place(&mut self, batches: &mut [RecordBatch]) -> Result<(i64, Vec<Placed>), StoreError> {
         let size = self.store.log.file_size();
         let mut at = self.store.log.end();
-        let mut block_at = at;
-        let total: usize = batches.iter().map(RecordBatch::byte_len).sum();
-        if self.block.capacity() < total + 8 {
-            self.block = BytesMut::with_capacity((total + 8).max(BLOCK));
-        }
+        let mut write_at = at;
         let mut placed = Vec::with_capacity(batches.len());
-        // Neighbours mostly go to the same queue.
-        let mut recent: Option<(Arc<str>, i32, usize)> = None;
+        let mut recent = Recent::default();
         for batch in batches {
             let whole = batch.byte_len() as i64 + 8 <= size;
             let mut records = Vec::with_capacity(batch.entries.len());
+            // Bytes of the batch that went into earlier files.
+            let mut gone = 0;
             for (number, entry) in batch.entries.iter_mut().enumerate() {
                 let unit = match (whole, number) {
                     (true, 0) => batch.bytes.len() as i64,
@@ -273,14 +298,15 @@ impl Writer {
                 let left = size - at.rem_euclid(size);
                 if unit > 0 && unit + 8 > left {
                     // A record never spans files. The rest of this one becomes filler, so that a slave copying bytes finds the same boundary.
-                    self.block.put_i32(left as i32);
-                    self.block.put_u32(MAGIC_BLANK);
-                    self.write_block(block_at)?;
+                    let before = batch.bytes.split_to(entry.at - gone);
+                    gone = entry.at;
+                    let mut filler = BytesMut::with_capacity(record::BLANK_HEADER);
+                    record::encode_blank(left as u32, &mut filler);
+                    self.pieces.push(before.freeze());
+                    self.pieces.push(filler.freeze());
+                    self.write(write_at)?;
                     at += left;
-                    block_at = at;
-                    if self.block.capacity() < total + 8 {
-                        self.block = BytesMut::with_capacity((total + 8).max(BLOCK));
-                    }
+                    write_at = at;
                 }
                 if entry.delay_level > 0 {
                     entry.tags_code = dispatch::deliver_time(
@@ -290,15 +316,11 @@ impl Writer {
                     );
                 }
                 let queue_offset = if entry.queued {
-                    let index = match &recent {
-                        Some((topic, queue_id, index))
-                            if Arc::ptr_eq(topic, &entry.topic) && *queue_id == entry.queue_id =>
-                        {
-                            *index
-                        }
-                        _ => {
+                    let index = match recent.find(&entry.topic, entry.queue_id) {
+                        Some(index) => index,
+                        None => {
                             let index = self.slot(&entry.topic, entry.queue_id);
-                            recent = Some((entry.topic.clone(), entry.queue_id, index));
+                            recent.put(&entry.topic, entry.queue_id, index);
                             index
                         }
                     };
@@ -320,11 +342,9 @@ impl Writer {
                 } else {
                     0
                 };
-                let from = self.block.len();
-                self.block
-                    .extend_from_slice(&batch.bytes[entry.at..entry.at + entry.len]);
+                let from = entry.at - gone;
                 record::patch(
-                    &mut self.block[from..],
+                    &mut batch.bytes[from..from + entry.len],
                     queue_offset,
                     at,
                     self.store_timestamp,
@@ -339,7 +359,7 @@ impl Writer {
                         };
                         let offset = self.slots.push(index, light);
                         let digits = from + digits_at;
-                        self.block[digits..digits + lmq::DIGITS]
+                        batch.bytes[digits..digits + lmq::DIGITS]
                             .copy_from_slice(lmq::digits(offset).as_bytes());
                         self.arrivals.push(Arrival {
                             topic: queue.clone(),
@@ -359,23 +379,26 @@ impl Writer {
                 records.push((queue_offset, at));
                 at += entry.len as i64;
             }
+            self.pieces.push(batch.bytes.split().freeze());
             placed.push(Placed { records, end: at });
         }
-        self.write_block(block_at)?;
+        self.write(write_at)?;
         Ok((at, placed))
     }
 
-    fn write_block(&mut self, at: i64) -> Result<(), StoreError> {
-        if self.block.is_empty() {
+    /// Writes the pieces at `at`, which all stand in one file.
+    fn write(&mut self, at: i64) -> Result<(), StoreError> {
+        self.pieces.retain(|piece| !piece.is_empty());
+        if self.pieces.is_empty() {
             return Ok(());
         }
         let log = &self.store.log;
         let base = log.base_of(at);
         let path = log.path(base);
         let file = log.open(base).map_err(io_error("opening", &path))?;
-        disk::write_at(&file, &self.block, (at - base) as u64)
+        disk::write_all_at(&file, &self.pieces, (at - base) as u64)
             .map_err(io_error("writing", &path))?;
-        log.remember(at, self.block.split().freeze());
+        log.remember(at, self.pieces.drain(..));
         Ok(())
     }
 
@@ -464,7 +487,6 @@ impl Writer {
             self.quiet += 1;
             if self.quiet == QUIET_ROUNDS {
                 self.store.cool();
-                self.block = BytesMut::new();
             }
             return None;
         }

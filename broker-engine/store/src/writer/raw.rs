@@ -1,12 +1,12 @@
 //! Records that come with their offsets: a master's bytes, and those that recovery reads.
 
-use super::{Arrival, BLOCK, Key, Writer};
+use super::{Arrival, Key, RAW_KEPT, Writer};
 use crate::disk;
 use crate::dispatch;
 use crate::error::StoreError;
 use crate::lmq;
 use crate::reader::QueueEntry;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use rocketmq_protocol::record::{RecordError, Seen, View};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,12 +49,9 @@ impl Writer {
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = (size - end.rem_euclid(size)).min(rest.len() as i64) as usize;
-            if self.block.capacity() < room {
-                self.block = BytesMut::with_capacity(room.max(BLOCK));
-            }
-            self.block.extend_from_slice(&rest[..room]);
-            if let Err(error) = self.write_block(end) {
-                self.block.clear();
+            self.pieces.push(Bytes::copy_from_slice(&rest[..room]));
+            if let Err(error) = self.write(end) {
+                self.pieces.clear();
                 let full = matches!(&error, StoreError::Io { source, .. } if disk::is_full(source));
                 return Err(if full {
                     StoreError::DiskFull(error.to_string())
@@ -109,7 +106,7 @@ impl Writer {
         let used = raw.len() - rest.len();
         self.raw = raw;
         self.raw.advance(used);
-        if self.raw.is_empty() && self.raw.capacity() > BLOCK {
+        if self.raw.is_empty() && self.raw.capacity() > RAW_KEPT {
             self.raw = BytesMut::new();
         }
         if let Err(error) = result {
