@@ -1,7 +1,7 @@
 //! RocketMQ's files: commit log, consume queues, index, checkpoint, and the JSON tables beside them.
 //!
 //! No network, no clock, no async, no randomness: time comes in as milliseconds since the epoch. One [`Writer`] per
-//! store, owned by one thread; readers see what is published. The commit log is the only message state: queues and index can be
+//! store, with which one thread at a time works; readers see what is published. The commit log is the only message state: queues and index can be
 //! deleted and are rebuilt from it. All file access goes through [`disk`].
 
 pub mod batch;

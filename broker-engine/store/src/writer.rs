@@ -33,7 +33,7 @@ const QUIET_ROUNDS: u32 = 10;
 /// Commit log files deleted in one round at most, as in Java.
 const DELETE_MAX: usize = 10;
 
-/// Write side of a store. Not `Clone`: one thread owns it.
+/// Write side of a store. Not `Clone`: one thread at a time works with it.
 #[derive(Debug)]
 pub struct Writer {
     pub(crate) store: Arc<Store>,
