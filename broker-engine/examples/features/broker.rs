@@ -124,3 +124,16 @@ pub fn property(name: &str, value: impl ToString) -> String {
     properties::push(&mut text, name, &value.to_string());
     text
 }
+
+/// Least, half, 99 % and most.
+pub fn spread(mut values: Vec<i64>) -> String {
+    values.sort_unstable();
+    let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
+    format!(
+        "min {} p50 {} p99 {} max {} ms",
+        at(0.0),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    )
+}

@@ -1,6 +1,6 @@
 //! Figures.
 
-use crate::broker::{Broker, GROUP, Outcome, QUEUES, accepted, now_ms, property};
+use crate::broker::{Broker, GROUP, Outcome, QUEUES, accepted, now_ms, property, spread};
 use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::record;
 use rocketmq_protocol::{Command, ExtFields, properties};
@@ -9,19 +9,6 @@ use tokio::task::JoinSet;
 
 /// How long what is popped stays invisible.
 const INVISIBLE_MS: i64 = 5000;
-
-/// Least, half, 99 % and most.
-fn spread(mut values: Vec<i64>) -> String {
-    values.sort_unstable();
-    let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
-    format!(
-        "min {} p50 {} p99 {} max {} ms",
-        at(0.0),
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    )
-}
 
 fn rss_mib(pid: Option<&str>) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid?)).ok()?;
