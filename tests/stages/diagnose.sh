@@ -233,9 +233,9 @@ for runtime in process docker; do
     [ "$last" = 0 ] || continue
     for c in finds_nothing_in_a_healthy_cluster sees_a_crash_and_the_way_back pauses_and_lets_go_on heals_after_a_time heals_at_ctrl_c \
         cuts_a_node_off two_nodes_do_not_reach_each_other a_broker_does_not_reach_the_name_server a_cut_ends_though_rmqctl_was_killed \
-        leaves_a_node_to_whoever_changes_the_cluster finds_and_starts_a_stopped_slave names_who_holds_a_port tells_a_wrong_address dumps_what_it_says \
+        leaves_a_node_to_whoever_changes_the_cluster removes_a_network_that_is_nobodys finds_and_starts_a_stopped_slave names_who_holds_a_port tells_a_wrong_address dumps_what_it_says \
         runs_commands_and_returns_their_code copies_out_and_in merges_logs_by_time follows_a_node_over_its_restart \
-        removes_a_network_that_is_nobodys leaves_nothing_behind; do
+        leaves_nothing_behind; do
         check "$runtime.$c" "$c"
     done
 done
