@@ -1,4 +1,4 @@
-//! The log thread on a real store: what waits for what, and what happens when the disk says no.
+//! The log on a real store: what waits for what, and what happens when the disk says no.
 // Helpers unwrap too: that fails the test as an assertion does.
 #![allow(clippy::unwrap_used)]
 

@@ -69,7 +69,7 @@ pub struct Pops {
     revive_arrived: Notify,
 }
 
-/// Those who wait, and what the log thread needs to know of them without a lock.
+/// Those who wait, and what whoever appends needs to know of them without a lock.
 #[derive(Debug)]
 struct Bench<P> {
     lines: Mutex<Lines<P>>,
@@ -229,7 +229,7 @@ impl Drop for Busy {
 }
 
 impl Broker {
-    /// Messages have arrived (on the log thread).
+    /// Messages have arrived (told by whoever appended them).
     pub(super) fn pop_arrivals(self: &Arc<Self>, arrivals: &[Arrival]) {
         let pops = &self.pops;
         if (arrivals.iter()).any(|arrival| *arrival.topic == *pops.revive_topic) {

@@ -79,7 +79,7 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     hold: Mutex<Hold<Waiting>>,
-    /// Length of `hold`, read by the log thread so that arrivals nobody waits for cost no lock.
+    /// Length of `hold`, read by whoever appends, so that arrivals nobody waits for cost no lock.
     count: AtomicUsize,
     /// The first deadline has moved forward.
     sooner: Notify,
@@ -93,7 +93,7 @@ impl Waiters {
         result
     }
 
-    /// Messages have arrived (on the log thread): hands the pulls that want them to the runtime.
+    /// Messages have arrived (told by whoever appended them): hands the pulls that want them to the runtime.
     pub(super) fn on_arrivals(
         &self,
         arrivals: &[Arrival],

@@ -25,7 +25,7 @@ pub struct Replicas {
 }
 
 impl Broker {
-    /// Slave: messages have arrived (on the log thread). Has the tables copied at once when they are of an unknown topic.
+    /// Slave: messages have arrived (told by whoever appended them). Has the tables copied at once when they are of an unknown topic.
     pub(super) fn learn_topics(&self, arrivals: &[Arrival]) {
         let unknown = arrivals
             .chunk_by(|a, b| a.topic == b.topic)

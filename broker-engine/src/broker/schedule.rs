@@ -129,7 +129,7 @@ impl Schedule {
         table::write(&self.path, &text).inspect_err(|_| self.table.lock().changed = true)
     }
 
-    /// Messages have arrived (on the log thread).
+    /// Messages have arrived (told by whoever appended them).
     pub(super) fn on_arrivals(&self, arrivals: &[Arrival]) {
         fence(Ordering::SeqCst);
         for arrival in arrivals {

@@ -1,4 +1,4 @@
-//! Sends that the log has: who is told what when the batch's fate is known. Runs on the log, flush or replication thread, so
+//! Sends that the log has: who is told what when the batch's fate is known. Runs on whatever thread knows it, so
 //! all answers of a batch become one buffer, and nothing here waits.
 //! Source of codes and remarks: `apache/rocketmq: broker/.../processor/SendMessageProcessor.java` (handlePutMessageResult).
 

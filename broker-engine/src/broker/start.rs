@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Batches that may wait for the log thread; each is the sends of one read of one connection.
+/// Batches that may wait for the log; each is the sends of one read of one connection.
 const LOG_QUEUE: usize = 1024;
 
 /// Why a broker did not start.

@@ -59,7 +59,7 @@ pub(super) struct TimerState {
 }
 
 impl Timer {
-    /// Messages have arrived (on the log thread).
+    /// Messages have arrived (told by whoever appended them).
     pub(super) fn on_arrivals(&self, arrivals: &[Arrival]) {
         if arrivals
             .iter()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Encoded records with what the log's owner must know of each to place and index it.
 ///
-/// Built off the log thread: everything but queue offset, physical offset and store time is final, CRC included.
+/// Built before the log has it: everything but queue offset, physical offset and store time is final, CRC included.
 #[derive(Debug, Default)]
 pub struct RecordBatch {
     pub(crate) bytes: BytesMut,
