@@ -4,13 +4,10 @@
 //! with 5.5, whose recovery begins at it). In the page's second half stands our mark, out of the way of fields to come: the position up to which queues and index hold every record, so that a restart reads only what came later. A Java
 //! broker leaves it alone, and it stays true while Java appends.
 
-use crate::disk;
+use crate::disk::{self, File, FileSystem, Lock, Open};
 use crate::error::{StoreError, io_error};
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 const LEN: usize = 4096;
 const MARK: &[u8; 8] = b"rmqmark1";
@@ -117,9 +114,9 @@ pub(crate) fn path(root: &Path) -> PathBuf {
 }
 
 /// Reads the checkpoint; one that is not there is empty.
-pub(crate) fn read(root: &Path) -> Result<Checkpoint, StoreError> {
+pub(crate) fn read(fs: &FileSystem, root: &Path) -> Result<Checkpoint, StoreError> {
     let path = path(root);
-    match disk::read_file(&path) {
+    match fs.read_file(&path) {
         Ok(bytes) => Ok(Checkpoint::from_bytes(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Checkpoint::default()),
         Err(error) => Err(io_error("reading", &path)(error)),
@@ -133,9 +130,10 @@ pub(crate) fn write(file: &File, checkpoint: Checkpoint) -> Result<(), Error> {
 }
 
 /// Opens the checkpoint file, making it when it is not there.
-pub(crate) fn open(root: &Path) -> Result<File, StoreError> {
+pub(crate) fn open(fs: &FileSystem, root: &Path) -> Result<File, StoreError> {
     let path = path(root);
-    disk::open_or_make(&path).map_err(io_error("opening", &path))
+    fs.open(&path, Open::Make)
+        .map_err(io_error("opening", &path))
 }
 
 /// The marker that a clean stop removes.
@@ -144,49 +142,19 @@ pub(crate) fn abort_path(root: &Path) -> PathBuf {
 }
 
 /// Makes the `abort` marker with our process id, as Java does.
-pub(crate) fn mark_running(root: &Path) -> Result<(), StoreError> {
+pub(crate) fn mark_running(fs: &FileSystem, root: &Path) -> Result<(), StoreError> {
     let path = abort_path(root);
-    disk::write_file(&path, std::process::id().to_string().as_bytes())
-        .and_then(|()| disk::sync_dir(root))
+    fs.write_file(&path, std::process::id().to_string().as_bytes())
+        .and_then(|()| fs.sync_dir(root))
         .map_err(io_error("making", &path))
 }
 
-/// Holds a store against other processes (`lock`, byte range lock as Java's) and against this one.
-#[derive(Debug)]
-pub(crate) struct StoreLock {
-    root: PathBuf,
-    _file: File,
-}
-
-/// Roots open in this process: `fcntl` locks do not keep a process from itself.
-static HELD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-
-impl StoreLock {
-    pub fn take(root: &Path) -> Result<Self, StoreError> {
-        let root = root
-            .canonicalize()
-            .map_err(io_error("resolving the directory", root))?;
-        let locked = || StoreError::Locked(root.display().to_string());
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at first: closing a second descriptor of the file would drop the first one's lock.
-        if held.contains(&root) {
-            return Err(locked());
-        }
-        let path = root.join("lock");
-        let file = disk::lock_file(&path)
-            .map_err(io_error("locking", &path))?
-            .ok_or_else(locked)?;
-        held.insert(root.clone());
-        Ok(Self { root, _file: file })
-    }
-}
-
-impl Drop for StoreLock {
-    fn drop(&mut self) {
-        HELD.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.root);
-    }
+/// Holds a store against other processes and other owners in this one (`lock`, a lock as Java's).
+pub(crate) fn lock(fs: &FileSystem, root: &Path) -> Result<Lock, StoreError> {
+    let path = root.join("lock");
+    fs.lock(&path)
+        .map_err(io_error("locking", &path))?
+        .ok_or_else(|| StoreError::Locked(root.display().to_string()))
 }
 
 #[cfg(test)]

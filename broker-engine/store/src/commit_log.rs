@@ -1,11 +1,10 @@
 //! The commit log's files and what is known of them: where they begin and end, how far they are on disk, and the last
 //! bytes in memory. Recovery and the writer change them; readers only look.
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, File};
 use crate::error::{StoreError, io_error};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -53,8 +52,15 @@ impl CommitLog {
 
     /// Finds the files. A file of another length than configured, or a missing one between two, is refused.
     pub fn load(&self) -> std::result::Result<(), StoreError> {
-        disk::make_dir(&self.dir).map_err(io_error("making directory", &self.dir))?;
-        let mut files = disk::list(&self.dir).map_err(io_error("listing", &self.dir))?;
+        self.disk
+            .fs
+            .make_dir(&self.dir)
+            .map_err(io_error("making directory", &self.dir))?;
+        let mut files = self
+            .disk
+            .fs
+            .list(&self.dir)
+            .map_err(io_error("listing", &self.dir))?;
         files.retain(|(name, _)| name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()));
         if let Some((name, 0)) = files.last() {
             // Made, but never sized: the process died in between.
@@ -146,7 +152,10 @@ impl CommitLog {
                 io_error("making", &path)(error)
             });
         }
-        disk::sync_dir(&self.dir).map_err(io_error("syncing directory", &self.dir))?;
+        self.disk
+            .fs
+            .sync_dir(&self.dir)
+            .map_err(io_error("syncing directory", &self.dir))?;
         let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
         if bases.is_empty() {
             self.start.store(base, Ordering::Release);
@@ -197,7 +206,10 @@ impl CommitLog {
                     .map_err(io_error("clearing the end of", &path))?;
             }
         }
-        disk::sync_dir(&self.dir).map_err(io_error("syncing directory", &self.dir))
+        self.disk
+            .fs
+            .sync_dir(&self.dir)
+            .map_err(io_error("syncing directory", &self.dir))
     }
 
     /// Keeps blocks just written at `at`, back to back, for readers close behind.

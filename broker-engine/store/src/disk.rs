@@ -1,12 +1,14 @@
-//! The only place that touches files, so that a simulated disk can stand in its place. `read_at`/`write_at`, no maps:
-//! a full disk is an error, not a signal.
+//! The only place that touches files, so that a simulated disk can stand in its place: [`FileSystem`] and [`File`] are the
+//! calls, one by one; all that is made of several calls stands here, above them, and is the same on both. `read_at`/`write_at`,
+//! no maps: a full disk is an error, not a signal.
+
+mod real;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, IoSlice, Result};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -14,23 +16,219 @@ use std::time::SystemTime;
 /// Pieces that one write carries; Linux allows 1024.
 const SLICES: usize = 128;
 
+/// Where files live.
+#[derive(Clone, Debug, Default)]
+pub enum FileSystem {
+    /// The operating system's.
+    #[default]
+    Real,
+    /// In memory, with the failures of a real one.
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedDisk),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) enum File {
+    Real(std::fs::File),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::Handle),
+}
+
+/// How a file is opened; always for reading and writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Open {
+    Existing,
+    /// Made when it is not there.
+    Make,
+    /// Made, or emptied.
+    Anew,
+}
+
+/// A lock that lasts as long as it is kept.
+#[derive(Debug)]
+pub(crate) enum Lock {
+    Real {
+        _lock: real::Lock,
+    },
+    #[cfg(feature = "simulation")]
+    Simulated {
+        _lock: simulated::Lock,
+    },
+}
+
+/// Hands a call to whichever disk it is.
+macro_rules! on {
+    ($self:expr, $real:expr, $disk:ident => $simulated:expr) => {
+        match $self {
+            FileSystem::Real => $real,
+            #[cfg(feature = "simulation")]
+            FileSystem::Simulated($disk) => $simulated,
+        }
+    };
+}
+macro_rules! on_file {
+    ($self:expr, $file:ident => $real:expr, $handle:ident => $simulated:expr) => {
+        match $self {
+            File::Real($file) => $real,
+            #[cfg(feature = "simulation")]
+            File::Simulated($handle) => $simulated,
+        }
+    };
+}
+
+impl FileSystem {
+    pub(crate) fn open(&self, path: &Path, how: Open) -> Result<File> {
+        on!(self, real::open(path, how).map(File::Real),
+            disk => disk.open(path, how).map(File::Simulated))
+    }
+
+    /// Deletes a file. One that is not there is fine.
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        absent_is_fine(on!(self, std::fs::remove_file(path), disk => disk.remove(path)))
+    }
+
+    /// Deletes a directory with all in it. One that is not there is fine.
+    pub(crate) fn remove_dir(&self, dir: &Path) -> Result<()> {
+        absent_is_fine(on!(self, std::fs::remove_dir_all(dir), disk => disk.remove_dir_all(dir)))
+    }
+
+    /// Gives a file another name, over whatever had it.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        on!(self, std::fs::rename(from, to), disk => disk.rename(from, to))
+    }
+
+    /// Makes a directory with its parents.
+    pub(crate) fn make_dir(&self, dir: &Path) -> Result<()> {
+        on!(self, std::fs::create_dir_all(dir), disk => disk.make_dir_all(dir))
+    }
+
+    /// Names made or removed in `dir` are on disk when this returns.
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
+        on!(self, real::sync_dir(dir), disk => disk.sync_dir(dir))
+    }
+
+    /// All that was written to the file system that holds `path` is on disk when this returns.
+    pub(crate) fn sync_all(&self, path: &Path) -> Result<()> {
+        on!(self, real::sync_file_system(path), disk => disk.sync_all(path))
+    }
+
+    fn entries(&self, dir: &Path) -> Result<Vec<(String, Option<u64>)>> {
+        let mut found = match on!(self, real::entries(dir), disk => disk.entries(dir)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        found.sort();
+        Ok(found)
+    }
+
+    /// Plain files of a directory with their lengths, in name order; none when the directory is not there.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<(String, u64)>> {
+        let files = self.entries(dir)?.into_iter();
+        Ok(files.filter_map(|(name, len)| Some((name, len?))).collect())
+    }
+
+    /// Directories in a directory, in name order; none when it is not there.
+    pub(crate) fn list_dirs(&self, dir: &Path) -> Result<Vec<String>> {
+        let dirs = self.entries(dir)?.into_iter();
+        Ok(dirs
+            .filter(|(_, len)| len.is_none())
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// When a file was last written.
+    pub(crate) fn modified(&self, path: &Path) -> Result<SystemTime> {
+        on!(self, real::modified(path), disk => disk.modified(path))
+    }
+
+    /// Whether a path exists.
+    pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
+        on!(self, path.try_exists(), disk => disk.exists(path))
+    }
+
+    /// Used share of the disk in percent, counted as Java does.
+    pub(crate) fn used_percent(&self, path: &Path) -> Result<u32> {
+        on!(self, real::used_percent(path), disk => disk.used_percent(path))
+    }
+
+    /// Opens or makes a file and locks it against other processes and other owners in this one; `None` when it is locked.
+    pub(crate) fn lock(&self, path: &Path) -> Result<Option<Lock>> {
+        on!(self, Ok(real::lock(path)?.map(|lock| Lock::Real { _lock: lock })),
+            disk => Ok(disk.lock(path)?.map(|lock| Lock::Simulated { _lock: lock })))
+    }
+
+    /// A whole small file.
+    pub(crate) fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
+        let file = self.open(path, Open::Existing)?;
+        let len = file.len()?;
+        read_at(&file, 0, len as usize)
+    }
+
+    /// Writes a whole small file in place and syncs it.
+    pub(crate) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let file = self.open(path, Open::Anew)?;
+        write_at(&file, bytes, 0)?;
+        file.sync_all()
+    }
+}
+
+fn absent_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+impl File {
+    fn read(&self, at: u64, len: usize, into: &mut Vec<u8>) -> Result<usize> {
+        on_file!(self, file => real::read(file, at, len, into), handle => handle.read(at, len, into))
+    }
+    fn read_into(&self, at: u64, into: &mut [u8]) -> Result<usize> {
+        on_file!(self, file => real::read_into(file, at, into), handle => handle.read_into(at, into))
+    }
+    fn write(&self, at: u64, slices: &[IoSlice<'_>]) -> Result<usize> {
+        on_file!(self, file => real::write(file, at, slices), handle => handle.write(at, slices))
+    }
+    fn allocate(&self, len: u64) -> Result<bool> {
+        on_file!(self, file => real::allocate(file, len), handle => handle.allocate(len))
+    }
+    fn clear(&self, at: u64, len: u64) -> Result<bool> {
+        on_file!(self, file => Ok(real::clear(file, at, len)), handle => handle.clear(at, len))
+    }
+    fn len(&self) -> Result<u64> {
+        on_file!(self, file => Ok(file.metadata()?.len()), handle => handle.len())
+    }
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        on_file!(self, file => file.set_len(len), handle => handle.set_len(len))
+    }
+    fn sync_data(&self) -> Result<()> {
+        on_file!(self, file => file.sync_data(), handle => handle.sync())
+    }
+    fn sync_all(&self) -> Result<()> {
+        on_file!(self, file => file.sync_all(), handle => handle.sync())
+    }
+}
+
 /// Files that are open, at most `capacity` of them: ten thousand topics must fit in a process's 1024 descriptors.
 /// A file that is evicted stays usable for whoever holds its `Arc`.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    open: Mutex<Open>,
+    pub fs: FileSystem,
+    open: Mutex<OpenFiles>,
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenFiles {
     files: HashMap<PathBuf, (Arc<File>, u64)>,
     tick: u64,
 }
 
 impl Disk {
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(fs: FileSystem, capacity: usize) -> Self {
         Self {
+            fs,
             open: Mutex::default(),
             capacity: capacity.max(4),
         }
@@ -45,7 +243,7 @@ impl Disk {
             *used = tick;
             return Ok(file.clone());
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        let file = Arc::new(self.fs.open(path, Open::Existing)?);
         self.keep(&mut open, path, &file, tick);
         Ok(file)
     }
@@ -53,24 +251,17 @@ impl Disk {
     /// A new file of `len` zero bytes. `reserve` takes the blocks now, so that a later write cannot find the disk full;
     /// where the file system cannot reserve, the file is sparse. On an error no file is left behind.
     pub fn create(&self, path: &Path, len: u64, reserve: bool) -> Result<Arc<File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
-        let sized = if reserve {
-            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(len),
-                other => other.map_err(Error::from),
-            }
+        let file = self.fs.open(path, Open::Anew)?;
+        let reserved = if reserve {
+            file.allocate(len)
         } else {
-            file.set_len(len)
+            Ok(false)
         };
+        let sized = reserved.and_then(|done| if done { Ok(()) } else { file.set_len(len) });
         if let Err(error) = sized {
             drop(file);
             // The name must not stay: a file of another length makes the next start fail.
-            let _ = std::fs::remove_file(path);
+            let _ = self.fs.remove(path);
             return Err(error);
         }
         let file = Arc::new(file);
@@ -81,7 +272,7 @@ impl Disk {
         Ok(file)
     }
 
-    fn keep(&self, open: &mut Open, path: &Path, file: &Arc<File>, tick: u64) {
+    fn keep(&self, open: &mut OpenFiles, path: &Path, file: &Arc<File>, tick: u64) {
         if open.files.len() >= self.capacity {
             // The oldest quarter goes at once, so that the sort is paid once in many opens.
             let mut ticks: Vec<u64> = open.files.values().map(|(_, used)| *used).collect();
@@ -100,10 +291,7 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner)
             .files
             .remove(path);
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        self.fs.remove(path)
     }
 
     /// Deletes a directory with all in it. One that is not there is fine.
@@ -113,10 +301,7 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner)
             .files
             .retain(|path, _| !path.starts_with(dir));
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        self.fs.remove_dir(dir)
     }
 }
 
@@ -125,11 +310,8 @@ pub(crate) fn read_at(file: &File, at: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len.max(1));
     while bytes.len() < len {
         let from = at + bytes.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), from) {
-            Ok(0) => break,
-            Ok(_) => bytes.truncate(len),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        if file.read(from, len - bytes.len(), &mut bytes)? == 0 {
+            break;
         }
     }
     Ok(bytes)
@@ -140,19 +322,26 @@ pub(crate) fn read_array<const N: usize>(file: &File, at: u64) -> Result<[u8; N]
     let mut bytes = [0u8; N];
     let mut done = 0;
     while done < N {
-        match file.read_at(&mut bytes[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match file.read_into(at + done as u64, &mut bytes[done..])? {
+            0 => break,
+            read => done += read,
         }
     }
     Ok(bytes)
 }
 
 /// Writes all of `bytes` at `at`.
-pub(crate) fn write_at(file: &File, bytes: &[u8], at: u64) -> Result<()> {
-    file.write_all_at(bytes, at)
+pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match file.write(at, &[IoSlice::new(bytes)])? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            written => {
+                bytes = &bytes[written..];
+                at += written as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes all of `pieces`, back to back, at `at`.
@@ -167,11 +356,9 @@ pub(crate) fn write_all_at(file: &File, pieces: &[Bytes], mut at: u64) -> Result
             *slice = IoSlice::new(piece);
         }
         slices[0] = IoSlice::new(&rest[0][done..]);
-        let mut written = match rustix::io::pwritev(file, &slices[..count], at) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => written,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
+        let mut written = match file.write(at, &slices[..count])? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            written => written,
         };
         at += written as u64;
         while let Some((first, others)) = rest.split_first()
@@ -191,48 +378,16 @@ pub(crate) fn sync(file: &File) -> Result<()> {
     file.sync_data()
 }
 
-/// All that was written to the file system that holds `path` is on disk when this returns.
-pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
-    let root = File::open(path)?;
-    #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(&root)?;
-    #[cfg(not(target_os = "linux"))]
-    {
-        drop(root);
-        rustix::fs::sync();
-    }
-    Ok(())
-}
-
-/// Names made or removed in `dir` are on disk when this returns.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Makes a directory with its parents.
-pub(crate) fn make_dir(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir)
-}
-
 /// Turns a range into zeros, keeping its blocks where the file system can.
 pub(crate) fn zero(file: &File, at: u64, len: u64) -> Result<()> {
-    if len == 0 {
+    if len == 0 || file.clear(at, len)? {
         return Ok(());
     }
-    #[cfg(target_os = "linux")]
-    for flags in [
-        FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
-        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-    ] {
-        if rustix::fs::fallocate(file, flags, at, len).is_ok() {
-            return Ok(());
-        }
-    }
-    let zeros = vec![0u8; 1 << 20];
+    let zeros = vec![0u8; (1 << 20).min(len) as usize];
     let mut done = 0;
     while done < len {
         let part = (len - done).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..part as usize], at + done)?;
+        write_at(file, &zeros[..part as usize], at + done)?;
         done += part;
     }
     Ok(())
@@ -240,104 +395,7 @@ pub(crate) fn zero(file: &File, at: u64, len: u64) -> Result<()> {
 
 /// Where data may begin at or after `at`; `None` when only a hole follows. File systems that know no holes answer `at`.
 pub(crate) fn next_data(file: &File, at: u64) -> Result<Option<u64>> {
-    #[cfg(target_os = "linux")]
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-        Ok(found) => return Ok(Some(found)),
-        Err(rustix::io::Errno::NXIO) => return Ok(None),
-        Err(_) => {}
-    }
-    Ok((at < file.metadata()?.len()).then_some(at))
-}
-
-/// Plain files of a directory with their lengths, in name order; none when the directory is not there.
-pub(crate) fn list(dir: &Path) -> Result<Vec<(String, u64)>> {
-    entries(dir, false)
-}
-
-/// Directories in a directory, in name order; none when it is not there.
-pub(crate) fn list_dirs(dir: &Path) -> Result<Vec<String>> {
-    Ok(entries(dir, true)?
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect())
-}
-
-fn entries(dir: &Path, dirs: bool) -> Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
-    let read = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
-        other => other?,
-    };
-    for entry in read {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if let (Ok(name), true) = (
-            entry.file_name().into_string(),
-            if dirs { kind.is_dir() } else { kind.is_file() },
-        ) {
-            let len = if dirs { 0 } else { entry.metadata()?.len() };
-            found.push((name, len));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// When a file was last written.
-pub(crate) fn modified(path: &Path) -> Result<SystemTime> {
-    std::fs::metadata(path)?.modified()
-}
-
-/// Whether a path exists.
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
-}
-
-/// Used share of the disk in percent, counted as Java does: blocks kept for root are neither used nor free, and a
-/// broken percent counts as a whole one (`apache/rocketmq: common/.../UtilAll.java` getDiskPartitionSpaceUsedPercent).
-pub(crate) fn used_percent(path: &Path) -> Result<u32> {
-    let stat = rustix::fs::statvfs(path)?;
-    let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-    let whole = used + stat.f_bavail;
-    if whole == 0 {
-        return Ok(0);
-    }
-    Ok((used * 100).div_ceil(whole) as u32)
-}
-
-/// A whole small file.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-}
-
-/// Writes a whole small file in place and syncs it.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file = File::create(path)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_all()
-}
-
-/// Gives a file another name, over whatever had it.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to)
-}
-
-/// Opens or makes a file and locks it as Java's `FileChannel.tryLock` does (`fcntl`); `None` when another process holds it.
-pub(crate) fn lock_file(path: &Path) -> Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            file.write_all_at(b"lock", 0)?;
-            Ok(Some(file))
-        }
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    on_file!(file, file => real::next_data(file, at), handle => handle.next_data(at))
 }
 
 /// Whether an error means that no room is left.
@@ -346,14 +404,4 @@ pub(crate) fn is_full(error: &Error) -> bool {
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
     )
-}
-
-/// Opens a file for reading and writing, making it when it is not there.
-pub(crate) fn open_or_make(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
 }

@@ -140,7 +140,11 @@ impl Index {
     /// header, so the last file's are made anew from its entries.
     pub fn load(&mut self, dispatched: i64, clean: bool) -> std::result::Result<(), StoreError> {
         self.files.clear();
-        let names = disk::list(&self.dir).map_err(io_error("listing", &self.dir))?;
+        let names = self
+            .disk
+            .fs
+            .list(&self.dir)
+            .map_err(io_error("listing", &self.dir))?;
         for (name, len) in names {
             let path = self.dir.join(&name);
             if name.len() != 17 || !name.bytes().all(|b| b.is_ascii_digit()) {
@@ -355,7 +359,7 @@ impl Index {
 
     fn begin_file(&mut self, now_ms: i64) -> Result<()> {
         if self.files.is_empty() {
-            disk::make_dir(&self.dir)?;
+            self.disk.fs.make_dir(&self.dir)?;
         }
         let mut name = file_name(now_ms);
         let mut header = Header {

@@ -7,7 +7,7 @@
 pub mod batch;
 mod checkpoint;
 mod commit_log;
-pub(crate) mod disk;
+mod disk;
 mod dispatch;
 mod error;
 mod index;
@@ -24,6 +24,9 @@ pub mod timer;
 pub mod writer;
 
 pub use batch::RecordBatch;
+pub use disk::FileSystem;
+#[cfg(feature = "simulation")]
+pub use disk::simulated;
 pub use error::StoreError;
 pub use options::StoreOptions;
 pub use reader::{ReadStatus, Reader};

@@ -4,10 +4,9 @@
 //! one call. After a crash the log is dispatched again from the checkpoint, so the files may lag.
 //! Source of the format: `apache/rocketmq: store/.../ConsumeQueue.java`.
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, File};
 use crate::reader::QueueEntry;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -217,7 +216,9 @@ impl Queue {
         path: &Path,
     ) -> Result<Arc<File>> {
         if files.span.is_none() {
-            disk::make_dir(&dirs.dir(&self.topic, self.queue_id))?;
+            dirs.disk
+                .fs
+                .make_dir(&dirs.dir(&self.topic, self.queue_id))?;
         }
         let file = dirs.disk.create(path, dirs.file_len(), false)?;
         if at > base {
@@ -305,7 +306,7 @@ impl Queue {
     ) -> std::result::Result<(), QueueLoadError> {
         let dir = dirs.dir(&self.topic, self.queue_id);
         let mut bases = Vec::new();
-        for (name, len) in disk::list(&dir)? {
+        for (name, len) in dirs.disk.fs.list(&dir)? {
             let Ok(at) = name.parse::<i64>() else {
                 continue;
             };
@@ -464,7 +465,7 @@ mod tests {
         let dirs = QueueDirs {
             root: dir.path().to_owned(),
             per_file: ENTRIES,
-            disk: Arc::new(Disk::new(4)),
+            disk: Arc::new(Disk::new(disk::FileSystem::Real, 4)),
         };
         let queue = Queue::new("T".into(), 0);
         let (dirty, done) = (AtomicBool::new(false), AtomicBool::new(false));

@@ -1,6 +1,5 @@
 //! All queues of a store by topic and queue id, for readers; and the list of those with unwritten entries.
 
-use crate::disk;
 use crate::queue::{Queue, QueueDirs, QueueLoadError};
 use rocketmq_protocol::topic;
 use std::collections::HashMap;
@@ -142,9 +141,9 @@ impl Queues {
             .clear();
         self.light.store(0, Ordering::Relaxed);
         let (mut count, mut ends) = (0, 0);
-        for topic in disk::list_dirs(&self.dirs.root)? {
+        for topic in self.dirs.disk.fs.list_dirs(&self.dirs.root)? {
             let topic: Arc<str> = topic.into();
-            for id in disk::list_dirs(&self.dirs.root.join(&*topic))? {
+            for id in self.dirs.disk.fs.list_dirs(&self.dirs.root.join(&*topic))? {
                 let Ok(queue_id) = id.parse() else {
                     continue;
                 };

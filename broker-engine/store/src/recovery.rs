@@ -27,8 +27,9 @@ const CHECKPOINT_SLACK_MS: i64 = 3000;
 pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreError> {
     let store = writer.store.clone();
     let root = &store.options.root;
-    let clean = !disk::exists(&checkpoint::abort_path(root));
-    let saved = checkpoint::read(root)?;
+    let abort = checkpoint::abort_path(root);
+    let clean = !(store.fs().exists(&abort)).map_err(io_error("looking for", &abort))?;
+    let saved = checkpoint::read(store.fs(), root)?;
     store.log.load()?;
     let bases = store.log.bases();
     if bases.is_empty() {
@@ -349,7 +350,7 @@ const HEAD: usize = 36;
 fn find_record(
     log: &crate::commit_log::CommitLog,
     path: &Path,
-    file: &std::fs::File,
+    file: &disk::File,
     base: i64,
     at: i64,
     bytes: &[u8],

@@ -3,13 +3,12 @@
 use crate::StoreOptions;
 use crate::checkpoint::{self, Checkpoint, Mark};
 use crate::commit_log::CommitLog;
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, File, FileSystem};
 use crate::error::{StoreError, io_error};
 use crate::index::{Index, Key};
 use crate::queue::{Queue, QueueDirs};
 use crate::queues::Queues;
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -62,10 +61,9 @@ pub struct CheckpointJob {
 }
 
 impl Store {
-    pub fn new(options: StoreOptions) -> Result<Self, StoreError> {
-        let disk = Arc::new(Disk::new(OPEN_FILES));
-        disk::make_dir(&options.root).map_err(io_error("making directory", &options.root))?;
-        let file = checkpoint::open(&options.root)?;
+    pub fn new(fs: FileSystem, options: StoreOptions) -> Result<Self, StoreError> {
+        let file = checkpoint::open(&fs, &options.root)?;
+        let disk = Arc::new(Disk::new(fs, OPEN_FILES));
         let index = options.index_enabled.then(|| {
             let dir = options.root.join("index");
             Mutex::new(Index::new(
@@ -99,6 +97,10 @@ impl Store {
             }),
             options,
         })
+    }
+
+    pub fn fs(&self) -> &FileSystem {
+        &self.queues.dirs.disk.fs
     }
 
     /// Refuses when an earlier write or sync failed.
@@ -173,7 +175,10 @@ impl Store {
     fn sync_files(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
         if paths.len() > SYNCED_ONE_BY_ONE {
             let root = &self.options.root;
-            return disk::sync_file_system(root).map_err(io_error("syncing the disk of", root));
+            return self
+                .fs()
+                .sync_all(root)
+                .map_err(io_error("syncing the disk of", root));
         }
         for path in paths {
             match self.queues.dirs.disk.open(path) {
@@ -201,7 +206,7 @@ impl Store {
 
     /// Looks at the disk again.
     pub fn measure_disk(&self) {
-        if let Ok(percent) = disk::used_percent(self.log.dir()) {
+        if let Ok(percent) = self.fs().used_percent(self.log.dir()) {
             self.disk_percent.store(percent, Ordering::Relaxed);
         }
     }

@@ -5,9 +5,8 @@
 //! files can be rebuilt from the timer topic's queue, and are after an unclean stop: then only [`Progress`] is believed.
 //! Source: `apache/rocketmq: store/.../timer/{TimerWheel,Slot,TimerLog,TimerCheckpoint}.java`.
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, File, FileSystem, Open};
 use crate::error::{StoreError, io_error};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -103,21 +102,34 @@ pub struct OpenedTimer {
 impl TimerFiles {
     /// Opens the files below a store's root. They count as whole only after our own clean stop.
     pub fn open(root: &Path) -> Result<OpenedTimer> {
+        Self::open_on(FileSystem::Real, root)
+    }
+
+    /// As `open`, on a file system of choice.
+    pub fn open_on(fs: FileSystem, root: &Path) -> Result<OpenedTimer> {
         let check_path = root.join("config").join("timercheck");
         let check_dir = root.join("config");
-        disk::make_dir(&check_dir).map_err(io_error("making", &check_dir))?;
-        let check = disk::open_or_make(&check_path).map_err(io_error("opening", &check_path))?;
+        fs.make_dir(&check_dir)
+            .map_err(io_error("making", &check_dir))?;
+        let check = fs
+            .open(&check_path, Open::Make)
+            .map_err(io_error("opening", &check_path))?;
         let (progress, end) = read_progress(&check).map_err(io_error("reading", &check_path))?;
         let wheel_path = root.join("timerwheel");
         let log_dir = root.join("timerlog");
-        let whole = end.is_some() && disk::exists(&wheel_path);
-        let disk = Disk::new(4);
+        let there = (fs.exists(&wheel_path)).map_err(io_error("looking for", &wheel_path))?;
+        let whole = end.is_some() && there;
+        let disk = Disk::new(fs, 4);
         if !whole {
             (disk.remove(&wheel_path)).map_err(io_error("removing", &wheel_path))?;
             (disk.remove_dir(&log_dir)).map_err(io_error("removing", &log_dir))?;
         }
-        disk::make_dir(&log_dir).map_err(io_error("making", &log_dir))?;
-        let wheel = disk::open_or_make(&wheel_path).map_err(io_error("opening", &wheel_path))?;
+        disk.fs
+            .make_dir(&log_dir)
+            .map_err(io_error("making", &log_dir))?;
+        let wheel = (disk.fs)
+            .open(&wheel_path, Open::Make)
+            .map_err(io_error("opening", &wheel_path))?;
         let len = SLOTS as u64 * SLOT_LEN;
         wheel
             .set_len(len)
@@ -200,10 +212,17 @@ impl TimerFiles {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
         let current = format!("{:020}", self.end - self.end % LOG_FILE);
         let mut deleted = 0;
-        let files = disk::list(&self.log_dir).map_err(io_error("listing", &self.log_dir))?;
+        let files = self
+            .disk
+            .fs
+            .list(&self.log_dir)
+            .map_err(io_error("listing", &self.log_dir))?;
         for (name, _) in files {
             let path = self.log_dir.join(&name);
-            let old = disk::modified(&path)
+            let old = self
+                .disk
+                .fs
+                .modified(&path)
                 .is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > kept));
             if name < current && old {
                 self.disk
@@ -235,10 +254,10 @@ impl TimerFiles {
     /// Flushes the log's newest file: older ones were flushed when it was made.
     fn sync_log(&self) -> std::io::Result<()> {
         let path = self.log_path(self.end);
-        if disk::exists(&path) {
+        if self.disk.fs.exists(&path)? {
             disk::sync(&*self.disk.open(&path)?)?;
         }
-        disk::sync_dir(&self.log_dir)
+        self.disk.fs.sync_dir(&self.log_dir)
     }
 
     fn log_path(&self, at: i64) -> PathBuf {
@@ -247,7 +266,7 @@ impl TimerFiles {
 
     fn log_file(&self, at: i64) -> std::io::Result<Arc<File>> {
         let path = self.log_path(at);
-        if disk::exists(&path) {
+        if self.disk.fs.exists(&path)? {
             self.disk.open(&path)
         } else {
             self.disk.create(&path, LOG_FILE as u64, false)
@@ -360,7 +379,9 @@ fn place(slot_ms: i64) -> u64 {
 /// Slave: notes how far its master's timer is, for a start as a master: the wheel is then made from what is not delivered.
 pub fn note_masters_progress(root: &Path, progress: Progress) -> Result<()> {
     let path = root.join("config").join("timercheck");
-    let file = disk::open_or_make(&path).map_err(io_error("opening", &path))?;
+    let file = FileSystem::Real
+        .open(&path, Open::Make)
+        .map_err(io_error("opening", &path))?;
     disk::write_at(&file, &check_bytes(progress, 0, 0, false), 0)
         .map_err(io_error("writing", &path))
 }

@@ -2,8 +2,8 @@
 
 mod raw;
 
-use crate::checkpoint::{self, StoreLock};
-use crate::disk;
+use crate::checkpoint;
+use crate::disk::{self, FileSystem, Lock};
 use crate::dispatch;
 use crate::error::{StoreError, io_error};
 use crate::index::Key;
@@ -50,7 +50,7 @@ pub struct Writer {
     sequence: u64,
     checkpointed: Option<(i64, u64)>,
     quiet: u32,
-    _lock: StoreLock,
+    _lock: Lock,
 }
 
 /// An arrival in a queue, told to whoever holds pulls: after the end is published.
@@ -144,9 +144,19 @@ pub struct Placed {
 impl Writer {
     /// Opens or makes the store: takes the lock, recovers, makes the `abort` marker.
     pub fn open(options: StoreOptions, now_ms: i64) -> Result<Opened, StoreError> {
-        disk::make_dir(&options.root).map_err(io_error("making directory", &options.root))?;
-        let lock = StoreLock::take(&options.root)?;
-        let store = Arc::new(Store::new(options)?);
+        Self::open_on(FileSystem::Real, options, now_ms)
+    }
+
+    /// As `open`, on a file system of choice.
+    pub fn open_on(
+        fs: FileSystem,
+        options: StoreOptions,
+        now_ms: i64,
+    ) -> Result<Opened, StoreError> {
+        fs.make_dir(&options.root)
+            .map_err(io_error("making directory", &options.root))?;
+        let lock = checkpoint::lock(&fs, &options.root)?;
+        let store = Arc::new(Store::new(fs, options)?);
         let mut writer = Self {
             store: store.clone(),
             slots: Slots::default(),
@@ -164,7 +174,7 @@ impl Writer {
         };
         let recovery = recovery::run(&mut writer, now_ms)?;
         writer.arrivals = Vec::new();
-        checkpoint::mark_running(&store.options.root)?;
+        checkpoint::mark_running(store.fs(), &store.options.root)?;
         store.measure_disk();
         Ok(Opened {
             writer,
@@ -545,7 +555,10 @@ impl Writer {
                     break;
                 }
                 let path = store.log.path(base);
-                let written = disk::modified(&path).map_err(io_error("looking at", &path))?;
+                let written = store
+                    .fs()
+                    .modified(&path)
+                    .map_err(io_error("looking at", &path))?;
                 let expired = now
                     .duration_since(written)
                     .is_ok_and(|age| age >= options.file_reserved);
@@ -611,7 +624,7 @@ impl Writer {
             .dirs
             .disk
             .remove(&abort)
-            .and_then(|()| disk::sync_dir(&self.store.options.root))
+            .and_then(|()| self.store.fs().sync_dir(&self.store.options.root))
             .map_err(io_error("removing", &abort))
     }
 }
