@@ -162,7 +162,8 @@ pub fn end_batched(out: &mut [u8], at: usize, props_at: usize) {
     out[at..at + 4].copy_from_slice(&n.to_be_bytes());
 }
 
-#[cfg(test)]
+/// A record as a store keeps it, with its checksum.
+#[allow(clippy::too_many_arguments)]
 pub fn put_record(out: &mut Vec<u8>, queue: i32, offset: i64, body: &[u8], topic: &[u8], props: &[u8], v6: bool, v2: bool) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
