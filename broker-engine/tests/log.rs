@@ -31,6 +31,7 @@ fn store_options(root: &Path) -> StoreOptions {
         index_enabled: true,
         delay_levels: vec![Duration::from_secs(1)],
         lmq: false,
+        visible_when_synced: false,
         check_crc_on_recover: true,
         file_reserved: Duration::from_secs(72 * 3600),
         disk_max_used_percent: 101,
@@ -53,7 +54,16 @@ struct Given {
 
 fn given(change: impl FnOnce(&mut LogOptions)) -> Given {
     let dir = tempfile::tempdir().unwrap();
-    let opened = Writer::open(store_options(dir.path()), 1).unwrap();
+    let store = store_options(dir.path());
+    given_on(dir, store, change)
+}
+
+fn given_on(
+    dir: tempfile::TempDir,
+    store: StoreOptions,
+    change: impl FnOnce(&mut LogOptions),
+) -> Given {
+    let opened = Writer::open(store, 1).unwrap();
     let arrived: Arc<Mutex<Vec<(String, i32, i64)>>> = Arc::default();
     let told = arrived.clone();
     let mut options = LogOptions {
@@ -155,6 +165,38 @@ async fn with_sync_flush_an_answer_comes_when_the_bytes_are_on_disk() {
         (positions.end, positions.flushed),
         (given.reader.log_end(), given.reader.log_end())
     );
+    given.log.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_sync_flush_an_arrival_is_told_when_readers_can_see_it() {
+    let (tell, told) = channel();
+    let reader: Arc<std::sync::OnceLock<Reader>> = Arc::default();
+    let of_log = reader.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store_options(dir.path());
+    store.visible_when_synced = true;
+    let given = given_on(dir, store, |options| {
+        options.sync_flush = true;
+        options.on_arrivals = Box::new(move |arrivals| {
+            let reader = of_log.get().expect("it is set before the first append");
+            for arrival in arrivals {
+                let (_, end) = reader.queue_bounds(&arrival.topic, arrival.queue_id);
+                let _ = tell.send((arrival.max_offset, end));
+            }
+        });
+    });
+    reader.set(given.reader.clone()).unwrap();
+    for number in 1..=20 {
+        // Nobody waits for the disk on its behalf: WAIT=false.
+        append(&given.log, batch(0, 1), Requirement::default());
+        let (arrived, seen) = told.recv().unwrap();
+        assert_eq!(arrived, number);
+        assert!(
+            seen >= arrived,
+            "told of {arrived}, and the queue ends at {seen}"
+        );
+    }
     given.log.stop().await.unwrap();
 }
 

@@ -341,6 +341,7 @@ impl BrokerConfig {
             index_enabled: self.message_index_enable,
             delay_levels: self.delay_levels().expect("checked when the file was read"),
             lmq: self.enable_lmq,
+            visible_when_synced: self.flush_disk_type == FlushDiskType::SyncFlush,
             check_crc_on_recover: self.check_crc_on_recover,
             file_reserved: Duration::from_secs(3600) * self.file_reserved_time,
             disk_max_used_percent: self.disk_max_used_space_ratio,

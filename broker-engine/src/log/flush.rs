@@ -59,6 +59,11 @@ impl Bell {
 pub(super) fn run(inner: &Inner, syncer: &Syncer, sync_flush: bool, interval: Duration) {
     let gather = if sync_flush { Duration::ZERO } else { interval };
     while inner.bell.wait(gather) {
+        // Taken before the sync, which then covers all of it.
+        let arrived = inner
+            .unsynced
+            .as_ref()
+            .map(|all| std::mem::take(&mut *all.lock()));
         match syncer.sync() {
             Ok(flushed) => {
                 inner
@@ -66,6 +71,9 @@ pub(super) fn run(inner: &Inner, syncer: &Syncer, sync_flush: bool, interval: Du
                     .send_modify(|positions| positions.flushed = positions.flushed.max(flushed));
                 let released = inner.acks.lock().on_flushed(flushed);
                 finish(released);
+                if let Some(arrived) = arrived.filter(|arrived| !arrived.is_empty()) {
+                    (inner.on_arrivals)(&arrived);
+                }
             }
             Err(error) => {
                 inner.inbox.push_control(Work::Failed(error));

@@ -80,6 +80,9 @@ struct Inner {
     brought: Notify,
     acks: Mutex<Acks>,
     bell: Bell,
+    on_arrivals: OnArrivals,
+    /// With `sync_flush`: what was appended and is not synced yet.
+    unsynced: Option<Mutex<Vec<Arrival>>>,
     positions: watch::Sender<Positions>,
     slave: bool,
 }
@@ -125,8 +128,8 @@ pub struct Positions {
     pub flushed: i64,
 }
 
-/// Told of each published append, by whoever did it; must not block.
-pub type OnArrivals = Box<dyn Fn(&[Arrival]) + Send>;
+/// Told of what readers can see from now on, by whoever brought that about; must not block.
+pub type OnArrivals = Box<dyn Fn(&[Arrival]) + Send + Sync>;
 
 /// How the log thread is set up.
 #[allow(missing_docs, missing_debug_implementations)]
@@ -141,7 +144,7 @@ pub struct LogOptions {
     /// Bounded channel's length in batches.
     pub queue_len: usize,
     pub slave: bool,
-    /// Called after each published append.
+    /// Called after each published append; with `sync_flush` after the sync, since readers see nothing before.
     pub on_arrivals: OnArrivals,
     /// Called once when a write or sync failed: the broker must stop with this reason.
     pub on_failure: Box<dyn FnOnce(StoreError) + Send>,
@@ -158,13 +161,15 @@ impl Log {
         let syncer = writer.syncer();
         let acks = Acks::new(options.flush_timeout, options.replica_timeout);
         let shortest_wait = options.flush_timeout.min(options.replica_timeout);
-        let owner = Owner::new(writer, options.on_arrivals, shortest_wait);
+        let owner = Owner::new(writer, shortest_wait);
         let inner = Arc::new(Inner {
             inbox: Inbox::new(options.queue_len),
             owner: Mutex::new(Some(owner)),
             brought: Notify::new(),
             acks: Mutex::new(acks),
             bell: Bell::default(),
+            on_arrivals: options.on_arrivals,
+            unsynced: options.sync_flush.then(Mutex::default),
             positions: watch::Sender::new(Positions { end, flushed: 0 }),
             slave: options.slave,
         });

@@ -1,7 +1,7 @@
 //! The log's owner, which one thread at a time works with, and the log thread, which keeps its time.
 
 use super::acks::finish;
-use super::{AppendError, Done, Inner, OnArrivals, Outcome, Requirement, Work};
+use super::{AppendError, Done, Inner, Outcome, Requirement, Work};
 use crate::clock::{Zone, now_ms};
 use rocketmq_store::{CheckpointJob, RecordBatch, StoreError, Writer};
 use std::collections::VecDeque;
@@ -23,7 +23,6 @@ const CLEAN: Duration = Duration::from_secs(10);
 /// The store's writer with the work at hand.
 pub(super) struct Owner {
     writer: Writer,
-    on_arrivals: OnArrivals,
     /// Taken from the inbox, not done yet.
     pub todo: VecDeque<Work>,
     /// Kept between rounds for their room.
@@ -42,11 +41,10 @@ pub(super) enum Round {
 
 impl Owner {
     /// `shortest_wait`: after which an append that waits for disk or slaves gives up.
-    pub fn new(writer: Writer, on_arrivals: OnArrivals, shortest_wait: Duration) -> Self {
+    pub fn new(writer: Writer, shortest_wait: Duration) -> Self {
         Self {
             short_waits: shortest_wait <= HOUSEKEEP,
             writer,
-            on_arrivals,
             todo: VecDeque::new(),
             batches: Vec::new(),
             waiting: Vec::new(),
@@ -177,11 +175,13 @@ impl Owner {
     /// Tells whoever watches that the log now ends at `end`.
     fn published(&mut self, inner: &Inner, end: i64) {
         inner.positions.send_modify(|positions| positions.end = end);
-        inner.bell.ring();
         let arrivals = self.writer.arrivals();
-        if !arrivals.is_empty() {
-            (self.on_arrivals)(arrivals);
+        if let Some(unsynced) = &inner.unsynced {
+            unsynced.lock().append(arrivals);
+        } else if !arrivals.is_empty() {
+            (inner.on_arrivals)(arrivals);
         }
+        inner.bell.ring();
     }
 
     /// Starts a checkpoint round unless one is still under way.

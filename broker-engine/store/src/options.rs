@@ -25,6 +25,8 @@ pub struct StoreOptions {
     pub delay_levels: Vec<Duration>,
     /// `[enableLmq]`: whether messages may stand in light queues too.
     pub lmq: bool,
+    /// `[flushDiskType]` is SYNC_FLUSH: readers see what is on disk and no more, so that no power cut takes back what somebody saw.
+    pub visible_when_synced: bool,
     /// `[checkCRCOnRecover]`
     pub check_crc_on_recover: bool,
     /// `[fileReservedTime]`, hours in the file.

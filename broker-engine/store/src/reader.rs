@@ -116,7 +116,7 @@ impl Reader {
         let Some(queue) = self.queue(topic, queue_id) else {
             return Ok(read);
         };
-        (read.min_offset, read.max_offset) = (queue.min(), queue.max());
+        (read.min_offset, read.max_offset) = (queue.min(), self.visible_end(&queue)?);
         (read.status, read.next_offset) = match from {
             _ if read.max_offset == 0 => (ReadStatus::NoMessageInQueue, 0),
             _ if from < read.min_offset => (ReadStatus::OffsetTooSmall, read.min_offset),
@@ -247,8 +247,52 @@ impl Reader {
 
     /// The queue's first offset and one past its last; (0, 0) for a queue never written.
     pub fn queue_bounds(&self, topic: &str, queue_id: i32) -> (i64, i64) {
-        self.queue(topic, queue_id)
-            .map_or((0, 0), |queue| (queue.min(), queue.max()))
+        self.queue(topic, queue_id).map_or((0, 0), |queue| {
+            // Entries that are not synced are the newest, which stand in memory; a file that cannot be read holds older ones.
+            let end = self.visible_end(&queue).unwrap_or_else(|_| queue.max());
+            (queue.min(), end)
+        })
+    }
+
+    /// One past the last offset that may be seen. With SYNC_FLUSH that is what is on disk: a consumer that was given more would
+    /// be ahead of the queue after a power cut, and miss what is stored there next.
+    /// Source: `apache/rocketmq: store/.../CommitLog.java` getConfirmOffset.
+    fn visible_end(&self, queue: &Queue) -> Result<i64> {
+        let max = queue.max();
+        let log = &self.store.log;
+        if !self.store.options.visible_when_synced {
+            return Ok(max);
+        }
+        let flushed = log.flushed();
+        // Read after `max`: all that it counts was published by then.
+        if flushed >= log.end() {
+            return Ok(max);
+        }
+        let min = queue.min();
+        let synced = |at: i64| {
+            let entry = queue.entry(&self.store.queues.dirs, at)?;
+            Ok::<_, Error>(entry.is_none_or(|e| e.physical_offset + i64::from(e.size) <= flushed))
+        };
+        // Only the newest entries can be unsynced: back from the end in growing steps, then halving.
+        let (mut low, mut high, mut step) = (max, max, 1);
+        while low > min {
+            low = (high - step).max(min);
+            if synced(low)? {
+                low += 1;
+                break;
+            }
+            high = low;
+            step *= 2;
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if synced(middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
     }
 
     /// How many light queues there are (`%LMQ%…`).
@@ -283,6 +327,8 @@ impl Reader {
         if let Some(queue) = self.queue(topic, queue_id)
             && from >= queue.min()
         {
+            let left = (self.visible_end(&queue)? - from).max(0);
+            let max = max.min(usize::try_from(left).unwrap_or(usize::MAX));
             queue.read(&self.store.queues.dirs, from, max, &mut entries)?;
         }
         Ok(entries)
@@ -300,7 +346,7 @@ impl Reader {
         let Some(queue) = self.queue(topic, queue_id) else {
             return Ok(0);
         };
-        let (min, max) = (queue.min(), queue.max());
+        let (min, max) = (queue.min(), self.visible_end(&queue)?);
         // The first message that is later than what is asked for (UPPER), or not earlier (LOWER).
         let (mut low, mut high) = (min, max);
         while low < high {
@@ -447,6 +493,10 @@ impl Reader {
             index.find(dispatch::index_key_hash(topic, key), max, begin_ms, end_ms)?;
         (hits.last_update_timestamp, hits.last_update_physical_offset) = index.newest();
         drop(index);
+        if self.store.options.visible_when_synced {
+            let flushed = self.store.log.flushed();
+            offsets.retain(|offset| *offset < flushed);
+        }
         offsets.sort_unstable();
         offsets.dedup();
         for offset in offsets {

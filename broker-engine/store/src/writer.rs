@@ -174,6 +174,10 @@ impl Writer {
         };
         let recovery = recovery::run(&mut writer, now_ms)?;
         writer.arrivals = Vec::new();
+        if store.options.visible_when_synced {
+            // What recovery found may be in the page cache only, and is to be seen from the start.
+            store.log.sync()?;
+        }
         checkpoint::mark_running(store.fs(), &store.options.root)?;
         store.measure_disk();
         Ok(Opened {

@@ -5,7 +5,7 @@
 mod given;
 use given::*;
 use rocketmq_store::reader::Boundary;
-use rocketmq_store::{ReadStatus, StoreError, Writer};
+use rocketmq_store::{ReadStatus, StoreError, StoreOptions, Writer};
 
 #[test]
 fn what_was_appended_is_read_back_in_queue_order_at_once() {
@@ -48,6 +48,66 @@ fn a_read_outside_the_queue_says_where_to_go_on() {
     check("T", 3, ReadStatus::OffsetOverflowBadly, 2);
     check("T", -1, ReadStatus::OffsetTooSmall, 0);
     check("unknown", 5, ReadStatus::NoMatchedLogicQueue, 0);
+}
+
+/// #8239 of apache/rocketmq: a consumer that was given what a power cut takes back goes on behind it, and misses what is stored
+/// there next.
+#[test]
+fn with_sync_flush_readers_see_what_is_on_disk_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let careful = || StoreOptions {
+        visible_when_synced: true,
+        ..options(dir.path())
+    };
+    let mut opened = Writer::open(careful(), 1_000).unwrap();
+    let (syncer, reader) = (opened.writer.syncer(), &opened.reader);
+    let sent: Vec<Sent> = (0..60).map(|n| message("T", n % 2, n, "")).collect();
+    let of_queue = |count: usize| -> Vec<Sent> {
+        let of_queue = sent.iter().filter(|m| m.queue_id == 1);
+        of_queue.take(count).cloned().collect()
+    };
+    append(&mut opened.writer, &sent[..20], 1_000);
+    assert_eq!(reader.queue_bounds("T", 1), (0, 0));
+    assert!(reader.queue_entries("T", 1, 0, 32).unwrap().is_empty());
+    assert!(
+        reader
+            .query("T", "key-3", 8, 0, i64::MAX)
+            .unwrap()
+            .records
+            .is_empty()
+    );
+    syncer.sync().unwrap();
+    for unsynced in 1..=40 {
+        append(
+            &mut opened.writer,
+            &sent[19 + unsynced..20 + unsynced],
+            1_000,
+        );
+        assert_eq!(reader.queue_bounds("T", 1), (0, 10), "{unsynced} unsynced");
+        assert_eq!(read_all(reader, "T", 1), of_queue(10));
+        assert_eq!(reader.queue_entries("T", 1, 8, 32).unwrap().len(), 2);
+    }
+    let later = reader
+        .offset_by_time("T", 1, 2_000, Boundary::Lower)
+        .unwrap();
+    assert_eq!(later, 10);
+    syncer.sync().unwrap();
+    assert_eq!(read_all(reader, "T", 1), of_queue(30));
+    assert_eq!(
+        reader
+            .query("T", "key-59", 8, 0, i64::MAX)
+            .unwrap()
+            .records
+            .len(),
+        1
+    );
+
+    // What only the page cache holds when the process dies is on disk before anyone sees it again.
+    append(&mut opened.writer, &[message("T", 1, 60, "")], 1_000);
+    drop(opened);
+    let again = Writer::open(careful(), 1_000).unwrap();
+    assert_eq!(again.reader.queue_bounds("T", 1), (0, 31));
+    assert_eq!(again.reader.log_flushed(), again.reader.log_end());
 }
 
 #[test]
