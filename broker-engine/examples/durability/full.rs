@@ -1,0 +1,290 @@
+//! A disk that is full, under load, and has room again: sends are refused with RocketMQ's code, pulls go on, and sends work
+//! again without a restart.
+
+use crate::Outcome;
+use crate::disk::Disk;
+use crate::kills::{make_topics, topic};
+use crate::ledger::{Expect, Ledger};
+use crate::load::{Load, Pace};
+use crate::message::Queue;
+use crate::node::{Node, Part};
+use crate::rebuild;
+use crate::report::Times;
+use crate::wire::Broker;
+use rocketmq_protocol::code::{request, response};
+use rocketmq_protocol::record;
+use rocketmq_protocol::{Command, ExtFields};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Within which sends must be refused once there is no room.
+const REFUSES: Duration = Duration::from_secs(20);
+/// Within which they must work once there is.
+const RECOVERS: Duration = Duration::from_secs(10);
+/// Messages that are pulled and compared while the disk is full, of each queue.
+const PULLED: usize = 500;
+
+/// `full`
+#[derive(Debug, clap::Args)]
+pub struct Full {
+    #[command(flatten)]
+    common: crate::Common,
+    /// Times the disk is filled
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+}
+
+pub async fn run(args: Full) -> Outcome<()> {
+    if let Some(why) = Disk::impossible() {
+        println!("SKIP {why}");
+        return Ok(());
+    }
+    let mut random = args.common.random();
+    let dir = args.common.dir("full")?;
+    campaign(&args, &dir, &mut random)
+        .await
+        .map_err(|error| format!("the disk is kept in {}: {error}", dir.display()))?;
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+/// What a round leaves free, which says what runs out first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leave {
+    /// Room for queues, index and tables, but for no further file of the log.
+    NoLogFile,
+    /// No block at all: queues and index cannot grow, and no table can be written.
+    Nothing,
+}
+
+/// A topic and a group asked for while the disk is full: whether they were promised.
+#[derive(Default)]
+struct Promised {
+    topics: Vec<String>,
+    groups: Vec<String>,
+    refused: usize,
+}
+
+async fn campaign(args: &Full, dir: &Path, random: &mut fastrand::Rng) -> Outcome<()> {
+    let disk = Disk::new(dir, 2048)?;
+    let log_file = 4 << 20;
+    let properties = [
+        (
+            "storePathRootDir",
+            disk.mount.join("store").display().to_string(),
+        ),
+        ("mappedFileSizeCommitLog", log_file.to_string()),
+        ("mappedFileSizeConsumeQueue", (20 * 500).to_string()),
+        ("maxHashSlotNum", "500".into()),
+        ("maxIndexNum", "4000".into()),
+    ];
+    let mut node = Node::new(
+        &args.common.rmqctl,
+        dir,
+        Part::Broker,
+        args.common.port,
+        &properties,
+    )?;
+    let ledger = Arc::new(Ledger::default());
+    let broker = Broker::at(node.address());
+    let began = Instant::now();
+    node.start().await?;
+    make_topics(&broker).await?;
+    let mut back = Times::default();
+    let mut promised = Promised::default();
+    let mut ran_out: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut restarts, mut compared) = (0, (0, 0));
+    for round in 1..=args.rounds {
+        let in_round = |error| format!("round {round}: {error}");
+        let pace = Pace {
+            producers: 4,
+            rest_ms: 12,
+        };
+        let load = Load::start(&node.address(), &ledger, pace, random);
+        tokio::time::sleep(Duration::from_millis(random.u64(300..1200))).await;
+        let leave = if random.bool() {
+            Leave::Nothing
+        } else {
+            Leave::NoLogFile
+        };
+        let said_before = node.log_len();
+        disk.fill(match leave {
+            Leave::Nothing => 0,
+            Leave::NoLogFile => log_file * 3 / 4,
+        })?;
+        let filled = Instant::now();
+        refuses(&load).await.map_err(in_round)?;
+        *ran_out.entry(what_ran_out(&node, said_before)).or_default() += 1;
+        pulls_go_on(&broker, &ledger).await.map_err(in_round)?;
+        ask_for_tables(&broker, round, &mut promised).await?;
+        // A broker that is killed now must come up on the full disk and serve what it has.
+        let killed = random.u8(..3) == 0;
+        let load = if killed {
+            node.kill().await?;
+            load.end().await?;
+            node.start()
+                .await
+                .map_err(|error| format!("round {round}, started on a full disk: {error}"))?;
+            let held = ledger.check(&broker, filled, Expect::Everything).await;
+            held.map_err(|error| {
+                format!("round {round}, on a full disk: {error}\n{}", node.tail())
+            })?;
+            pulls_go_on(&broker, &ledger).await.map_err(in_round)?;
+            restarts += 1;
+            Load::start(&node.address(), &ledger, pace, random)
+        } else {
+            load
+        };
+        disk.empty()?;
+        back.push(
+            works_again(&load, &ledger)
+                .await
+                .map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?,
+        );
+        // What could not be written must be written by now.
+        tokio::time::sleep(Duration::from_millis(random.u64(1000..2500))).await;
+        let killed = Instant::now();
+        node.kill().await?;
+        load.end().await.map_err(in_round)?;
+        if round % 10 == 0 || round == args.rounds {
+            let options = node.config()?.store_options();
+            compared = rebuild::compare(&options, &ledger, &disk.mount.join("copy"))
+                .map_err(|error| format!("round {round}, compared with a rebuild: {error}"))?;
+        }
+        node.start().await?;
+        let held = ledger.check(&broker, killed, Expect::Everything).await;
+        held.map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?;
+        promises_are_kept(&broker, &promised)
+            .await
+            .map_err(in_round)?;
+    }
+    node.stop().await?;
+    let counts = ledger.counts();
+    println!(
+        "full {} times in {:.0?}, first without room: {ran_out:?}; {} acknowledged, 0 lost; {} refused or unanswered, of which {} are there; \
+         {} topics and groups made on the full disk are there, {} were refused; started {restarts} times on the full disk; \
+         sends work again {back} after room came back; {} queue entries and {} keys as a rebuild gives them",
+        args.rounds,
+        began.elapsed(),
+        counts.acknowledged,
+        counts.maybe + counts.unanswered,
+        counts.found_all_the_same,
+        promised.topics.len() + promised.groups.len(),
+        promised.refused,
+        compared.0,
+        compared.1,
+    );
+    Ok(())
+}
+
+/// Waits until sends are refused for lack of room, and for nothing else.
+async fn refuses(load: &Load) -> Outcome<()> {
+    let deadline = Instant::now() + REFUSES;
+    let before = load.refused();
+    // Several, so that it is not the one send that found the log's file full.
+    while load.refused() < before + 20 {
+        if Instant::now() > deadline {
+            return Err(
+                format!("sends are still taken {REFUSES:?} after the disk was full").into(),
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    match load.refusal() {
+        Some((response::SERVICE_NOT_AVAILABLE, remark)) if remark.contains("disk is full") => {
+            Ok(())
+        }
+        other => Err(format!("sends are refused with {other:?}").into()),
+    }
+}
+
+/// What the broker said it had no room for.
+fn what_ran_out(node: &Node, said_before: u64) -> String {
+    ["consume queue", "index", "checkpoint"]
+        .into_iter()
+        .find(|what| {
+            node.logged(said_before, &format!("writing the {what}"))
+                || node.logged(said_before, &format!("/{what}"))
+        })
+        .unwrap_or("commit log")
+        .into()
+}
+
+/// Pulls the newest messages of every queue that are known to be there.
+async fn pulls_go_on(broker: &Broker, ledger: &Ledger) -> Outcome<()> {
+    for queue in Queue::all() {
+        let held = ledger.held(queue);
+        let mut at = held.len().saturating_sub(PULLED);
+        while at < held.len() {
+            let bytes = broker.records(queue, at as i64).await?;
+            if bytes.is_empty() {
+                return Err(format!("{queue}: nothing is pulled at {at} of {}", held.len()).into());
+            }
+            for record in record::records(&bytes) {
+                let record = record?;
+                let Some(known) = held.get(at) else { break };
+                if record.queue_offset() != at as i64 || record.body() != known.message.body() {
+                    return Err(format!("{queue}: another message is pulled at {at}").into());
+                }
+                at += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a topic and a group, which are tables; notes what was promised.
+async fn ask_for_tables(broker: &Broker, round: usize, promised: &mut Promised) -> Outcome<()> {
+    let name = format!("made-{round}");
+    match broker.call(topic(&name)).await?.code {
+        response::SUCCESS => promised.topics.push(name.clone()),
+        _ => promised.refused += 1,
+    }
+    let group = format!(
+        r#"{{"groupName":"{name}","consumeEnable":true,"retryQueueNums":1,"retryMaxTimes":16,"brokerId":0,"whichBrokerWhenConsumeSlowly":1}}"#
+    );
+    let command = Command::request(
+        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP,
+        ExtFields::new(),
+    );
+    match broker.call(command.with_body(group)).await?.code {
+        response::SUCCESS => promised.groups.push(name),
+        _ => promised.refused += 1,
+    }
+    Ok(())
+}
+
+async fn promises_are_kept(broker: &Broker, promised: &Promised) -> Outcome<()> {
+    let all = [
+        (request::GET_ALL_TOPIC_CONFIG, &promised.topics),
+        (request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, &promised.groups),
+    ];
+    for (code, names) in all {
+        let answer = broker
+            .call(Command::request(code, ExtFields::new()))
+            .await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        if let Some(gone) = names
+            .iter()
+            .find(|name| !text.contains(&format!("\"{name}\"")))
+        {
+            return Err(format!("{gone} was made, as the broker said, and is gone").into());
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the next acknowledgement; returns how long it took.
+async fn works_again(load: &Load, ledger: &Ledger) -> Outcome<Duration> {
+    let began = Instant::now();
+    let before = ledger.acknowledged_in_round();
+    while ledger.acknowledged_in_round() == before {
+        if began.elapsed() > RECOVERS {
+            return Err(format!("nothing is acknowledged {RECOVERS:?} after room came back; the last refusal is {:?}", load.refusal()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(began.elapsed())
+}
