@@ -110,6 +110,11 @@ impl Frame {
             .get_or_init(|| scan::top(self.header(), self.serialize))
             .as_ref()
     }
+    /// Takes what somebody found who knew more.
+    pub(crate) fn set_top(&self, top: Option<Top>) {
+        // Whoever looked before found the same.
+        let _ = self.top.set(top);
+    }
     /// Parses the header by the generic path.
     pub fn decode(&self) -> Result<Command, HeaderError> {
         Command::decode(self.serialize, self.header(), self.body())

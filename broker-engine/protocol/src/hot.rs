@@ -11,9 +11,10 @@ use std::borrow::Cow;
 
 mod reply;
 pub(crate) mod scan;
+mod shape;
 
 pub use reply::{PullReply, SendReply};
-use scan::scan;
+pub use shape::Shapes;
 
 /// What every request header has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,7 +114,7 @@ impl Head {
 impl<'a> Hot<'a> {
     /// Reads the header in one pass. `None`: use the generic path.
     pub fn scan(frame: &'a Frame) -> Option<Hot<'a>> {
-        scan(frame)
+        scan::scan(frame)
     }
     /// What every header has.
     pub fn head(&self) -> Head {
@@ -132,6 +133,10 @@ impl<'a> SendHead<'a> {
             Hot::Send(send) => Some(send),
             Hot::Pull(_) | Hot::Other(_) => None,
         }
+    }
+    /// The same without an allocation: properties with escapes are written to `room`, which is kept from send to send.
+    pub fn scan_in(frame: &'a Frame, room: &'a mut Vec<u8>) -> Option<SendHead<'a>> {
+        scan::scan_send(frame, room)
     }
     /// The generic way.
     pub fn from_command(command: &'a Command) -> Result<SendHead<'a>, HeaderError> {

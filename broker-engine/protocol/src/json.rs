@@ -5,6 +5,7 @@
 //! holding the object's compact JSON, members that are null are left out (so that a missing and a null member read alike).
 //! [`to_fastjson`] writes the dialect; a key type that is an object in Java serializes itself with [`serialize_object_key`].
 
+use crate::swar::next_mark;
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
@@ -442,12 +443,19 @@ impl<F: Formatter> Formatter for Fastjson<F> {
 
 /// Appends a number in decimal.
 pub(crate) fn put_i64(out: &mut BytesMut, value: i64) {
+    let (digits, at) = digits(value);
+    out.put_slice(&digits[at..]);
+}
+
+/// A number's digits, which fill the array's end, and where they begin.
+#[inline]
+pub(crate) fn digits(value: i64) -> ([u8; 20], usize) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     let mut rest = value.unsigned_abs();
     loop {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
+        digits[at] = b'0' + (rest % 10) as u8;
         rest /= 10;
         if rest == 0 {
             break;
@@ -457,7 +465,7 @@ pub(crate) fn put_i64(out: &mut BytesMut, value: i64) {
         at -= 1;
         digits[at] = b'-';
     }
-    out.put_slice(&digits[at..]);
+    (digits, at)
 }
 
 /// Appends a quoted text, escaped as fastjson does.
@@ -466,19 +474,16 @@ pub(crate) fn put_str(out: &mut BytesMut, text: &str) {
     out.put_u8(b'"');
     let bytes = text.as_bytes();
     let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    while let Some(at) = next_mark(bytes, plain) {
         out.put_slice(&bytes[plain..at]);
         plain = at + 1;
-        match byte {
+        match bytes[at] {
             b'"' => out.put_slice(b"\\\""),
             b'\\' => out.put_slice(b"\\\\"),
             b'\n' => out.put_slice(b"\\n"),
             b'\r' => out.put_slice(b"\\r"),
             b'\t' => out.put_slice(b"\\t"),
-            _ => out.put_slice(&[
+            byte => out.put_slice(&[
                 b'\\',
                 b'u',
                 b'0',

@@ -18,6 +18,7 @@ pub mod pop;
 pub mod properties;
 pub mod record;
 pub mod sql;
+mod swar;
 pub mod sysflag;
 pub mod topic;
 

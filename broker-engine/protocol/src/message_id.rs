@@ -5,21 +5,30 @@ use std::net::{IpAddr, SocketAddr};
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-fn hex(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        out.push(char::from(HEX[usize::from(byte >> 4)]));
-        out.push(char::from(HEX[usize::from(byte & 15)]));
-    }
-}
-
 /// Appends the id (32 characters for IPv4, 56 for IPv6).
 pub fn write(store_host: SocketAddr, physical_offset: i64, out: &mut String) {
+    let (id, len) = encode(store_host, physical_offset);
+    out.push_str(std::str::from_utf8(&id[..len]).expect("hex digits are text"));
+}
+
+/// The id's characters and how many they are.
+fn encode(store_host: SocketAddr, physical_offset: i64) -> ([u8; 56], usize) {
+    let mut id = [0; 56];
+    let mut len = 0;
+    let mut hex = |bytes: &[u8]| {
+        for byte in bytes {
+            id[len] = HEX[usize::from(byte >> 4)];
+            id[len + 1] = HEX[usize::from(byte & 15)];
+            len += 2;
+        }
+    };
     match store_host.ip() {
-        IpAddr::V4(ip) => hex(&ip.octets(), out),
-        IpAddr::V6(ip) => hex(&ip.octets(), out),
+        IpAddr::V4(ip) => hex(&ip.octets()),
+        IpAddr::V6(ip) => hex(&ip.octets()),
     }
-    hex(&u32::from(store_host.port()).to_be_bytes(), out);
-    hex(&physical_offset.to_be_bytes(), out);
+    hex(&u32::from(store_host.port()).to_be_bytes());
+    hex(&physical_offset.to_be_bytes());
+    (id, len)
 }
 
 /// The id as a string of its own.

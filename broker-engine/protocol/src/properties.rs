@@ -1,6 +1,8 @@
 //! The message property string: `name 0x01 value 0x02 …`.
 //! Source: `apache/rocketmq: common/.../message/MessageDecoder.java`, `MessageConst.java`.
 
+use crate::swar::place_of;
+
 /// Reserved property names.
 #[allow(missing_docs)]
 pub mod name {
@@ -64,10 +66,45 @@ pub const PROPERTY_SEPARATOR: char = '\u{2}';
 pub const LEN_MAX: usize = i16::MAX as usize;
 
 /// The pairs in their order; pairs shorter than three characters or with an empty value are passed over, as Java does.
-pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(PROPERTY_SEPARATOR)
-        .filter_map(|pair| pair.split_once(NAME_VALUE_SEPARATOR))
-        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+pub fn pairs(text: &str) -> Pairs<'_> {
+    Pairs { text, at: 0 }
+}
+
+/// Walks a property string; see [`pairs`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Pairs<'_> {
+    /// Where the next pair is looked for: behind the separator after the last one, or at the end.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let bytes = self.text.as_bytes();
+        while self.at < bytes.len() {
+            let start = self.at;
+            let name_end = place_of(bytes, start, [1, 2]);
+            if bytes.get(name_end) != Some(&1) {
+                self.at = name_end + 1;
+                continue;
+            }
+            let end = place_of(bytes, name_end + 1, [2, 2]);
+            self.at = (end + 1).min(bytes.len());
+            if name_end > start && end > name_end + 1 {
+                return Some((&self.text[start..name_end], &self.text[name_end + 1..end]));
+            }
+        }
+        None
+    }
 }
 
 /// One property's value. Of several with one name the last counts, as in Java's map.
@@ -153,6 +190,15 @@ mod tests {
         );
         assert_eq!(get(text, "c"), Some("last"));
         assert_eq!(get("", "c"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pairs_are_the_pieces_between_the_separators(text in "[a-c\u{1}\u{2}é]{0,40}") {
+            let pieces = text.split(PROPERTY_SEPARATOR).filter_map(|pair| pair.split_once(NAME_VALUE_SEPARATOR));
+            let want: Vec<_> = pieces.filter(|(name, value)| !name.is_empty() && !value.is_empty()).collect();
+            proptest::prop_assert_eq!(pairs(&text).collect::<Vec<_>>(), want);
+        }
     }
 
     #[test]

@@ -89,12 +89,35 @@ const fn host_len(v6: bool) -> usize {
     if v6 { 20 } else { 8 }
 }
 
-fn put_host(host: SocketAddr, out: &mut BytesMut) {
-    match host.ip() {
-        IpAddr::V4(ip) => out.put_slice(&ip.octets()),
-        IpAddr::V6(ip) => out.put_slice(&ip.octets()),
+/// All that stands before a record's body, put together before it is copied in one piece.
+struct Head {
+    bytes: [u8; 112],
+    len: usize,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 112],
+            len: 0,
+        }
     }
-    out.put_u32(u32::from(host.port()));
+}
+
+impl Head {
+    #[inline]
+    fn put<const N: usize>(&mut self, field: &[u8; N]) {
+        self.bytes[self.len..self.len + N].copy_from_slice(field);
+        self.len += N;
+    }
+    #[inline]
+    fn put_host(&mut self, host: SocketAddr) {
+        match host.ip() {
+            IpAddr::V4(ip) => self.put(&ip.octets()),
+            IpAddr::V6(ip) => self.put(&ip.octets()),
+        }
+        self.put(&u32::from(host.port()).to_be_bytes());
+    }
 }
 
 /// CRC32 of a body as records carry it: the sign bit cleared.
@@ -139,22 +162,25 @@ pub fn encode(record: &Record<'_>, out: &mut BytesMut) -> Result<usize, RecordEr
     if record.store_host.is_ipv6() {
         sys_flag |= sysflag::STORE_HOST_V6;
     }
+    let mut head = Head::default();
+    head.put(&total_field.to_be_bytes());
+    head.put(&if v2 { MAGIC_V2 } else { MAGIC_V1 }.to_be_bytes());
+    head.put(&body_crc(record.body).to_be_bytes());
+    head.put(&record.queue_id.to_be_bytes());
+    head.put(&record.flag.to_be_bytes());
+    head.put(&record.queue_offset.to_be_bytes());
+    head.put(&record.physical_offset.to_be_bytes());
+    head.put(&sys_flag.to_be_bytes());
+    head.put(&record.born_timestamp.to_be_bytes());
+    head.put_host(record.born_host);
+    head.put(&record.store_timestamp.to_be_bytes());
+    head.put_host(record.store_host);
+    head.put(&record.reconsume_times.to_be_bytes());
+    head.put(&record.prepared_transaction_offset.to_be_bytes());
+    let body_len = u32::try_from(record.body.len()).expect("the record's length fits in 31 bits");
+    head.put(&body_len.to_be_bytes());
     out.reserve(total);
-    out.put_i32(total_field);
-    out.put_u32(if v2 { MAGIC_V2 } else { MAGIC_V1 });
-    out.put_u32(body_crc(record.body));
-    out.put_i32(record.queue_id);
-    out.put_i32(record.flag);
-    out.put_i64(record.queue_offset);
-    out.put_i64(record.physical_offset);
-    out.put_i32(sys_flag);
-    out.put_i64(record.born_timestamp);
-    put_host(record.born_host, out);
-    out.put_i64(record.store_timestamp);
-    put_host(record.store_host, out);
-    out.put_i32(record.reconsume_times);
-    out.put_i64(record.prepared_transaction_offset);
-    out.put_u32(u32::try_from(record.body.len()).expect("the record's length fits in 31 bits"));
+    out.put_slice(&head.bytes[..head.len]);
     out.put_slice(record.body);
     if v2 {
         out.put_u16(topic_len);

@@ -44,7 +44,8 @@ pub(super) struct Sends<'b> {
     born_host: SocketAddr,
     waiting: Open,
     eager: Open,
-    /// Property string of the message at hand.
+    /// Property string of the message at hand, as it came and as it is stored.
+    room: Vec<u8>,
     text: String,
     /// Topic of the message before: most reads bring one topic only.
     topic: Option<Arc<TopicConfig>>,
@@ -87,6 +88,7 @@ impl<'b> Sends<'b> {
                 answers: Answers::default(),
             },
             eager: Open::default(),
+            room: Vec::new(),
             text: String::new(),
             topic: None,
         }
@@ -94,8 +96,15 @@ impl<'b> Sends<'b> {
 
     /// Takes one send; what is wrong with it is answered at once.
     pub(super) fn push(&mut self, frame: &Frame) {
+        let mut room = std::mem::take(&mut self.room);
+        self.push_in(frame, &mut room);
+        self.room = room;
+    }
+
+    /// `room`: where the properties may come to stand.
+    fn push_in(&mut self, frame: &Frame, room: &mut Vec<u8>) {
         let command;
-        let head = match SendHead::scan(frame) {
+        let head = match SendHead::scan_in(frame, room) {
             Some(head) => head,
             None => {
                 command = match frame.decode() {
@@ -555,7 +564,8 @@ impl<'t> Place<'t> {
 }
 
 /// Copies a client's property string without what a client may not say (POP_CK) and what the broker says itself
-/// (`stamp`: MSG_REGION, TRACE_ON, CLUSTER), and reads what concerns the broker on the way.
+/// (`stamp`: MSG_REGION, TRACE_ON, CLUSTER), and reads what concerns the broker on the way. What stays is copied in runs: mostly
+/// all of it at once.
 fn write_properties<'a>(from: &'a str, stamp: &str, text: &mut String) -> Wishes<'a> {
     let mut wishes = Wishes {
         wait: true,
@@ -563,24 +573,61 @@ fn write_properties<'a>(from: &'a str, stamp: &str, text: &mut String) -> Wishes
     };
     text.clear();
     text.reserve(from.len() + stamp.len() + 64);
-    for (key, value) in properties::pairs(from) {
-        match key {
-            name::POP_CK => continue,
-            name::MSG_REGION | name::TRACE_ON | name::CLUSTER if !stamp.is_empty() => continue,
-            name::UNIQ_KEY => wishes.unique_key = Some(value),
-            name::DELAY => wishes.delay = Some(value),
-            name::TRAN_MSG => wishes.transaction = value.eq_ignore_ascii_case("true"),
-            name::WAIT => wishes.wait = value.eq_ignore_ascii_case("true"),
+    // First byte and end of the run that is to be copied.
+    let (mut run, mut run_end) = (0, 0);
+    let mut pairs = properties::pairs(from);
+    while let Some((key, value)) = pairs.next() {
+        let end = pairs.place();
+        let separators = if from.as_bytes()[end - 1] == properties::PROPERTY_SEPARATOR as u8 {
+            2
+        } else {
+            1
+        };
+        let start = end - separators - key.len() - value.len();
+        let keep = match key {
+            name::POP_CK => false,
+            name::MSG_REGION | name::TRACE_ON | name::CLUSTER => stamp.is_empty(),
+            name::UNIQ_KEY => {
+                wishes.unique_key = Some(value);
+                true
+            }
+            name::DELAY => {
+                wishes.delay = Some(value);
+                true
+            }
+            name::TRAN_MSG => {
+                wishes.transaction = value.eq_ignore_ascii_case("true");
+                true
+            }
+            name::WAIT => {
+                wishes.wait = value.eq_ignore_ascii_case("true");
+                true
+            }
             name::TIMER_DELAY_SEC | name::TIMER_DELAY_MS | name::TIMER_DELIVER_MS => {
                 wishes.timer = true;
+                true
             }
-            name::TIMER_OUT_MS => wishes.timer_out = true,
-            name::INNER_MULTI_DISPATCH => wishes.light = true,
-            _ => {}
+            name::TIMER_OUT_MS => {
+                wishes.timer_out = true;
+                true
+            }
+            name::INNER_MULTI_DISPATCH => {
+                wishes.light = true;
+                true
+            }
+            _ => true,
+        };
+        if start != run_end || !keep {
+            text.push_str(&from[run..run_end]);
+            run = if keep { start } else { end };
+            run_end = run;
         }
-        text.push_str(key);
-        text.push(properties::NAME_VALUE_SEPARATOR);
-        text.push_str(value);
+        if keep {
+            run_end = end;
+        }
+    }
+    text.push_str(&from[run..run_end]);
+    if !text.is_empty() && !text.ends_with(properties::PROPERTY_SEPARATOR) {
         text.push(properties::PROPERTY_SEPARATOR);
     }
     text.push_str(stamp);

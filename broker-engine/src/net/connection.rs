@@ -4,7 +4,7 @@ use super::outbox::{Outbox, Writing};
 use super::{CallError, Limits, Service};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use rocketmq_protocol::hot::Head;
+use rocketmq_protocol::hot::{Head, Shapes};
 use rocketmq_protocol::{Command, Frame};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -248,6 +248,7 @@ impl Task {
         let (mut reader, mut writer) = stream.split();
         let mut buffer = BytesMut::new();
         let mut frames: Vec<Frame> = vec![];
+        let mut shapes = Shapes::default();
         let mut writing = Writing::default();
         let mut offered = READ_MIN;
         let mut first = true;
@@ -298,7 +299,7 @@ impl Task {
                         return End::Said("it began a TLS handshake; TLS is not offered here, connect in plain".into());
                     }
                     shared.outbox.stay_awake();
-                    if let Err(why) = cut(&shared, &mut buffer, &mut frames) {
+                    if let Err(why) = cut(&shared, &mut buffer, &mut shapes, &mut frames) {
                         return End::Said(why);
                     }
                     if !frames.is_empty() {
@@ -349,6 +350,7 @@ impl Task {
                     if buffer.is_empty() && now >= active + limits.half_frame {
                         buffer = BytesMut::new();
                         frames = Vec::new();
+                        shapes = Shapes::default();
                         offered = READ_MIN;
                     }
                     let look = if offered > READ_MIN { now + limits.half_frame } else { idle_due };
@@ -366,10 +368,16 @@ impl Task {
 }
 
 /// Cuts all whole frames; answers go to who waits for them, requests to `frames`.
-fn cut(shared: &Shared, buffer: &mut BytesMut, frames: &mut Vec<Frame>) -> Result<(), String> {
+fn cut(
+    shared: &Shared,
+    buffer: &mut BytesMut,
+    shapes: &mut Shapes,
+    frames: &mut Vec<Frame>,
+) -> Result<(), String> {
     let mut heard = 0;
     while let Some(frame) = Frame::cut(buffer).map_err(|error| error.to_string())? {
         heard += 1;
+        shapes.look(&frame);
         if !shared.called.load(Ordering::Acquire) {
             frames.push(frame);
             continue;

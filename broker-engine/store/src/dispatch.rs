@@ -80,17 +80,12 @@ pub(crate) fn index_key_hash(topic: &str, key: &str) -> i32 {
 }
 
 fn topic_key_hash(topic: &str) -> i32 {
-    hash::java_string(topic)
-        .wrapping_mul(31)
-        .wrapping_add(i32::from(b'#'))
+    hash::java_string_on(hash::java_string(topic), "#")
 }
 
 fn continue_hash(base: i32, key: &str) -> i32 {
-    let hash = key.encode_utf16().fold(base, |h, unit| {
-        h.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
     // Java: abs(), whose MIN_VALUE stays negative and then becomes 0.
-    hash.checked_abs().unwrap_or(0)
+    hash::java_string_on(base, key).checked_abs().unwrap_or(0)
 }
 
 /// Whether a topic may name a directory. Topics from clients are checked before; those in a master's bytes or in a damaged

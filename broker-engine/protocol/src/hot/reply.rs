@@ -1,6 +1,7 @@
 //! Answers to sends and pulls, encoded without a map.
 
 use crate::command::{self, Language, VERSION};
+use crate::swar::next_mark;
 use crate::{Serialize, json};
 use bytes::{BufMut, BytesMut};
 
@@ -25,6 +26,9 @@ pub struct SendReply<'a> {
 impl SendReply<'_> {
     /// Appends the whole frame to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
+        if self.serialize == Serialize::Json && self.encode_plain(out) {
+            return;
+        }
         let mut answer = Answer::begin(
             out,
             self.serialize,
@@ -45,6 +49,78 @@ impl SendReply<'_> {
             answer.text("recallHandle", handle);
         }
         answer.end(0);
+    }
+
+    /// The same bytes for the answer that nearly all are: JSON, no remark, no recall handle, no text that needs an escape or is long.
+    /// False, and nothing is written, when it is another.
+    fn encode_plain(&self, out: &mut BytesMut) -> bool {
+        let id = self.transaction_id.unwrap_or_default();
+        let texts = [self.region, self.msg_id, id];
+        let plain = |text: &str| text.len() <= TEXT_MAX && next_mark(text.as_bytes(), 0).is_none();
+        if self.remark.is_some() || self.recall_handle.is_some() || !texts.into_iter().all(plain) {
+            return false;
+        }
+        let start = command::begin_frame(out);
+        let mut line = Line { at: out.len(), out };
+        line.out.resize(line.at + PLAIN_MAX, 0);
+        line.put(b"{\"code\":");
+        line.number(i64::from(self.code));
+        line.put(b",\"extFields\":{\"MSG_REGION\":\"");
+        line.text(self.region);
+        if self.trace_on {
+            line.put(b"\",\"TRACE_ON\":\"true\",\"msgId\":\"");
+        } else {
+            line.put(b"\",\"TRACE_ON\":\"false\",\"msgId\":\"");
+        }
+        line.text(self.msg_id);
+        line.put(b"\",\"queueId\":\"");
+        line.number(i64::from(self.queue_id));
+        line.put(b"\",\"queueOffset\":\"");
+        line.number(self.queue_offset);
+        if self.transaction_id.is_some() {
+            line.put(b"\",\"transactionId\":\"");
+            line.text(id);
+        }
+        line.put(b"\"},\"flag\":1,\"language\":\"RUST\",\"opaque\":");
+        line.number(i64::from(self.opaque));
+        line.put(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        line.number(i64::from(VERSION));
+        line.put(b"}");
+        let Line { out, at } = line;
+        out.truncate(at);
+        command::end_header(out, start, self.serialize, 0);
+        true
+    }
+}
+
+/// The longest text of an answer that is put together in one piece, in bytes, and the room for all of it: three such texts,
+/// five numbers, and 214 bytes that are always the same.
+const TEXT_MAX: usize = 64;
+const PLAIN_MAX: usize = 3 * TEXT_MAX + 5 * 20 + 220;
+
+/// Writes into room that is there already: most pieces are short and of a known length, and cost an instruction or two.
+struct Line<'o> {
+    out: &'o mut BytesMut,
+    at: usize,
+}
+
+impl Line<'_> {
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
+        self.out[self.at..self.at + N].copy_from_slice(bytes);
+        self.at += N;
+    }
+    fn text(&mut self, text: &str) {
+        self.out[self.at..self.at + text.len()].copy_from_slice(text.as_bytes());
+        self.at += text.len();
+    }
+    #[inline]
+    fn number(&mut self, value: i64) {
+        let (digits, from) = json::digits(value);
+        for digit in &digits[from..] {
+            self.out[self.at] = *digit;
+            self.at += 1;
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::Serialize;
 use crate::code::request;
 use crate::command::{self, Cursor, EXT_FIELDS_MAX, HEADER_MAX, bool_of};
 use crate::frame::Frame;
+use crate::swar::{before_mark, is_mark, next_mark};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Which custom fields to read.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,15 +101,21 @@ impl Kind {
 
 /// What one pass over a header found: what every header has, where its custom fields begin (behind the opening brace, or their
 /// length in the binary form), and, of a send or a pull, where the wanted ones stand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Top {
     pub(super) head: Head,
-    ext_at: Option<usize>,
-    places: Option<Places>,
+    /// 0 when there are none: before them stands at least a brace.
+    ext_at: u32,
+    /// Of a JSON header: first byte and end of the number that ties the answer to the request.
+    opaque_at: (u32, u32),
+    /// Shared: frames are moved, and headers of one shape have their fields at the same places.
+    places: Option<Arc<Places>>,
+    /// The header is known to be UTF-8.
+    text: bool,
 }
 
 /// Where the wanted custom fields stand in the header.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Places {
     kind: Kind,
     /// First byte and end of a slot's value; a header is at most 64 KiB long.
@@ -146,6 +154,46 @@ impl Places {
     }
 }
 
+impl Top {
+    /// Whether this is a send or a pull in JSON all of whose wanted fields were found: another header of its shape has them at
+    /// the same places.
+    pub(super) fn has_shape(&self) -> bool {
+        self.opaque_at.1 > 0 && self.places.is_some()
+    }
+    fn opaque(&self) -> (usize, usize) {
+        (self.opaque_at.0 as usize, self.opaque_at.1 as usize)
+    }
+    /// First bytes and ends of all that may differ from one request to the next.
+    pub(super) fn values(&self) -> impl Iterator<Item = (usize, usize)> {
+        let slots = self.places.iter().flat_map(|places| {
+            let of = |slot: &usize| places.present & 1 << slot != 0;
+            let ends = |(start, end): (u16, u16)| (usize::from(start), usize::from(end));
+            (0..SLOTS)
+                .filter(of)
+                .map(move |slot| ends(places.slots[slot]))
+        });
+        slots.chain([self.opaque()])
+    }
+    /// The same for another header of this shape, which must be UTF-8; `None` when its opaque is no number.
+    pub(super) fn of_like(&self, header: &[u8]) -> Option<Top> {
+        let (start, end) = self.opaque();
+        let mut at = Json {
+            bytes: header.get(..end)?,
+            at: start,
+        };
+        let (opaque, first) = at.number_from()?;
+        (first == start && at.at == end).then_some(Top {
+            head: Head {
+                opaque,
+                ..self.head
+            },
+            text: true,
+            places: self.places.clone(),
+            ..*self
+        })
+    }
+}
+
 /// Reads a header in one pass. Custom fields that are broken leave `places` empty. `None`: use the generic path.
 pub(crate) fn top(header: &[u8], serialize: Serialize) -> Option<Top> {
     if header.len() > HEADER_MAX {
@@ -159,51 +207,87 @@ pub(crate) fn top(header: &[u8], serialize: Serialize) -> Option<Top> {
 
 /// Turns what the pass found into values. `None`: use the generic path.
 pub(super) fn scan(frame: &Frame) -> Option<Hot<'_>> {
-    let Top {
-        head,
-        ext_at,
-        places,
-    } = frame.top()?;
-    let kind = Kind::of(head);
-    if kind == Kind::Other {
-        return Some(Hot::Other(*head));
+    let top = frame.top()?;
+    let head = top.head;
+    match Kind::of(&head) {
+        Kind::Other => Some(Hot::Other(head)),
+        Kind::Pull => fields(frame, top)?.pull(head).map(Hot::Pull),
+        Kind::SendLong | Kind::SendShort => {
+            let fields = fields(frame, top)?;
+            let properties = fields.maybe(PROPERTIES, Fields::text)?;
+            fields
+                .send(head, properties.unwrap_or_default())
+                .map(Hot::Send)
+        }
     }
+}
+
+/// The same for a send alone, whose properties, mostly the one text with escapes, come to stand in `room`.
+pub(super) fn scan_send<'a>(frame: &'a Frame, room: &'a mut Vec<u8>) -> Option<SendHead<'a>> {
+    let top = frame.top()?;
+    let head = top.head;
+    if !matches!(Kind::of(&head), Kind::SendLong | Kind::SendShort) {
+        return None;
+    }
+    let fields = fields(frame, top)?;
+    let properties = if fields.places.escaped & 1 << PROPERTIES != 0 {
+        let len = unescape_to(fields.raw(PROPERTIES), room)?;
+        Cow::Borrowed(std::str::from_utf8(&room[..len]).ok()?)
+    } else {
+        fields.maybe(PROPERTIES, Fields::text)?.unwrap_or_default()
+    };
+    fields.send(head, properties)
+}
+
+/// The wanted custom fields of a send's or a pull's header.
+fn fields<'a>(frame: &'a Frame, top: &'a Top) -> Option<Fields<'a>> {
     let header = frame.header();
-    if frame.serialize() == Serialize::Json {
+    let json = frame.serialize() == Serialize::Json;
+    if json && !top.text {
         // The generic way refuses what is not UTF-8 wherever it stands.
         std::str::from_utf8(header).ok()?;
     }
-    // Of fields that came before their code nothing is known yet.
-    let again;
-    let places = match places {
-        Some(places) if places.kind == kind => places,
-        _ if frame.serialize() == Serialize::Json => {
+    let kind = Kind::of(&top.head);
+    let places = match &top.places {
+        Some(places) if places.kind == kind => Found::Before(places),
+        // Of fields that came before their code nothing is known yet.
+        _ if json && top.ext_at > 0 => {
             let mut places = Places::new(kind);
             Json {
                 bytes: header,
-                at: (*ext_at)?,
+                at: top.ext_at as usize,
             }
             .fields(&mut places)?;
-            again = places;
-            &again
+            Found::Now(places)
         }
         _ => return None,
     };
-    let fields = Fields { header, places };
-    if kind == Kind::Pull {
-        fields.pull(*head).map(Hot::Pull)
-    } else {
-        fields.send(*head).map(Hot::Send)
-    }
+    Some(Fields { header, places })
 }
 
 /// The wanted custom fields of a header.
-struct Fields<'a, 'p> {
+struct Fields<'a> {
     header: &'a [u8],
-    places: &'p Places,
+    places: Found<'a>,
 }
 
-impl<'a> Fields<'a, '_> {
+/// Places that came with the frame, or were looked for just now.
+enum Found<'a> {
+    Before(&'a Places),
+    Now(Places),
+}
+
+impl std::ops::Deref for Found<'_> {
+    type Target = Places;
+    fn deref(&self) -> &Places {
+        match self {
+            Found::Before(places) => places,
+            Found::Now(places) => places,
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
     fn has(&self, slot: usize) -> bool {
         self.places.present & 1 << slot != 0
     }
@@ -245,7 +329,7 @@ impl<'a> Fields<'a, '_> {
         }
     }
 
-    fn send(&self, head: Head) -> Option<SendHead<'a>> {
+    fn send(&self, head: Head, properties: Cow<'a, str>) -> Option<SendHead<'a>> {
         Some(SendHead {
             head,
             producer_group: self.needed(GROUP)?,
@@ -256,7 +340,7 @@ impl<'a> Fields<'a, '_> {
             sys_flag: self.i32(SYS_FLAG)?,
             born_timestamp: self.i64(BORN_TIMESTAMP)?,
             message_flag: self.i32(MESSAGE_FLAG)?,
-            properties: self.maybe(PROPERTIES, Self::text)?.unwrap_or_default(),
+            properties,
             reconsume_times: self.maybe(RECONSUME_TIMES, Self::i32)?.unwrap_or(0),
             unit_mode: self.flag(UNIT_MODE)?,
             max_reconsume_times: self.maybe(MAX_RECONSUME_TIMES, Self::i32)?,
@@ -327,11 +411,13 @@ fn binary_top(header: &[u8]) -> Option<Top> {
     let ext_at = header.len() - at.0.len();
     Some(Top {
         head,
-        ext_at: Some(ext_at),
+        ext_at: u32::try_from(ext_at).ok()?,
+        opaque_at: (0, 0),
         places: match kind {
             Kind::Other => None,
-            kind => binary_places(header, ext_at, kind),
+            kind => binary_places(header, ext_at, kind).map(Arc::new),
         },
+        text: false,
     })
 }
 
@@ -361,31 +447,6 @@ fn binary_places(header: &[u8], ext_at: usize, kind: Kind) -> Option<Places> {
 struct Json<'a> {
     bytes: &'a [u8],
     at: usize,
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// The place of the first quote, backslash or control character from `at` on.
-fn next_mark(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*word);
-        let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let found = zero(word ^ (ONES * u64::from(b'"')))
-            | zero(word ^ (ONES * u64::from(b'\\')))
-            | below_space;
-        if found != 0 {
-            // A subtraction borrows from the byte above a mark only: the lowest mark is a true one.
-            return Some(at + (found.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    let rest = bytes.get(at..)?;
-    let mark = rest
-        .iter()
-        .position(|&b| b < 0x20 || b == b'"' || b == b'\\')?;
-    Some(at + mark)
 }
 
 impl Json<'_> {
@@ -439,6 +500,10 @@ impl Json<'_> {
         (!escaped).then(|| &self.bytes[start..end])
     }
     fn number(&mut self) -> Option<i32> {
+        self.number_from().map(|(number, _)| number)
+    }
+    /// A number with its first byte's place.
+    fn number_from(&mut self) -> Option<(i32, usize)> {
         self.next()?;
         let start = self.at - 1;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -449,7 +514,7 @@ impl Json<'_> {
         if digits.len() > 1 && digits[0] == b'0' || digits.starts_with(b"-0") {
             return None;
         }
-        i32::try_from(int(digits)?).ok()
+        Some((i32::try_from(int(digits)?).ok()?, start))
     }
     /// Passes over a text or null; anything else is left to the generic way.
     fn skip(&mut self) -> Option<()> {
@@ -538,7 +603,8 @@ fn json_top(bytes: &[u8]) -> Option<Top> {
         flag: 0,
         version: 0,
     };
-    let mut ext_at = None;
+    let mut ext_at = 0;
+    let mut opaque_at = (0, 0);
     let mut places = None;
     at.expect(b'{')?;
     loop {
@@ -549,19 +615,23 @@ fn json_top(bytes: &[u8]) -> Option<Top> {
             _ if escaped => return None,
             b"code" => head.code = at.number()?,
             b"flag" => head.flag = at.number()?,
-            b"opaque" => head.opaque = at.number()?,
+            b"opaque" => {
+                let (opaque, start) = at.number_from()?;
+                head.opaque = opaque;
+                opaque_at = (u32::try_from(start).ok()?, u32::try_from(at.at).ok()?);
+            }
             b"version" => head.version = at.number()?,
             b"extFields" => {
                 at.expect(b'{')?;
-                if ext_at.is_some() {
+                if ext_at > 0 {
                     return None;
                 }
                 let place = at.at;
-                ext_at = Some(place);
+                ext_at = u32::try_from(place).ok()?;
                 let kind = Kind::of(&head);
                 let mut found = Places::new(kind);
                 if kind != Kind::Other && at.fields(&mut found).is_some() {
-                    places = Some(found);
+                    places = Some(Arc::new(found));
                 } else {
                     at.at = place;
                     at.skip_fields()?;
@@ -578,43 +648,85 @@ fn json_top(bytes: &[u8]) -> Option<Top> {
     at.next().is_none().then_some(Top {
         head,
         ext_at,
+        opaque_at,
         places,
+        text: false,
     })
 }
 
 /// The text of a JSON string's inside; `None` for what the generic way has to judge (surrogates, unknown escapes).
 fn unescape(raw: &[u8]) -> Option<String> {
-    let mut out = Vec::with_capacity(raw.len());
-    let mut plain = 0;
-    while let Some(place) = next_mark(raw, plain) {
-        out.extend_from_slice(&raw[plain..place]);
+    let mut out = Vec::new();
+    let len = unescape_to(raw, &mut out)?;
+    out.truncate(len);
+    String::from_utf8(out).ok()
+}
+
+/// Writes the text of a JSON string's inside to the beginning of `out`, which grows as needed and is not cleared; returns its
+/// length. The pieces between escapes are a few bytes long: whole words are copied, and what is too much of one is overwritten.
+fn unescape_to(raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    // No text is longer than its escaped form.
+    if out.len() < raw.len() + 8 {
+        out.resize(raw.len() + 8, 0);
+    }
+    let (mut from, mut to) = (0, 0);
+    loop {
+        if let Some(word) = raw.get(from..).and_then(|rest| rest.first_chunk::<8>()) {
+            out[to..to + 8].copy_from_slice(word);
+            let plain = before_mark(*word);
+            from += plain;
+            to += plain;
+            if plain == 8 {
+                continue;
+            }
+        } else {
+            while let Some(&byte) = raw.get(from)
+                && !is_mark(byte)
+            {
+                out[to] = byte;
+                from += 1;
+                to += 1;
+            }
+            if from >= raw.len() {
+                return Some(to);
+            }
+        }
         // A mark inside a text is a backslash: its end and bare control characters were seen before.
-        plain = place + 2;
-        match *raw.get(place + 1)? {
+        let plain = match *raw.get(from + 1)? {
             b'u' => {
-                plain = place + 6;
+                let digits = raw.get(from + 2..from + 6)?;
+                from += 6;
                 let mut unit = 0;
-                for &digit in raw.get(place + 2..plain)? {
+                for &digit in digits {
                     unit = unit << 4 | u32::from(hex(digit)?);
                 }
                 match u8::try_from(unit) {
-                    Ok(byte @ 0..0x80) => out.push(byte),
-                    _ => out.extend_from_slice(
-                        char::from_u32(unit)?.encode_utf8(&mut [0; 4]).as_bytes(),
-                    ),
+                    Ok(byte @ 0..0x80) => byte,
+                    _ => {
+                        let mut bytes = [0; 4];
+                        let text = char::from_u32(unit)?.encode_utf8(&mut bytes);
+                        out[to..to + text.len()].copy_from_slice(text.as_bytes());
+                        to += text.len();
+                        continue;
+                    }
                 }
             }
-            same @ (b'"' | b'\\' | b'/') => out.push(same),
-            b'b' => out.push(0x08),
-            b'f' => out.push(0x0C),
-            b'n' => out.push(b'\n'),
-            b'r' => out.push(b'\r'),
-            b't' => out.push(b'\t'),
-            _ => return None,
-        }
+            short => {
+                from += 2;
+                match short {
+                    b'"' | b'\\' | b'/' => short,
+                    b'b' => 0x08,
+                    b'f' => 0x0C,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    _ => return None,
+                }
+            }
+        };
+        out[to] = plain;
+        to += 1;
     }
-    out.extend_from_slice(raw.get(plain..)?);
-    String::from_utf8(out).ok()
 }
 
 fn hex(digit: u8) -> Option<u8> {

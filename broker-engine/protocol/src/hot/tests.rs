@@ -47,6 +47,28 @@ fn check_agrees(frame: &Frame) {
     if let (Some(head), Ok(command)) = (Head::scan(frame), &command) {
         assert_eq!(head, Head::from_command(command));
     }
+    // What an earlier send left in the room must not show.
+    let mut room = b"left by an earlier and much longer property string".to_vec();
+    assert_eq!(SendHead::scan_in(frame, &mut room), SendHead::scan(frame));
+}
+
+/// Shapes that have seen this header often enough to know it.
+fn shapes_of(header: &str) -> Shapes {
+    let mut shapes = Shapes::default();
+    for _ in 0..2 {
+        shapes.look(&frame(header.as_bytes(), 0));
+    }
+    shapes
+}
+
+/// With shapes known, a header is read as without.
+fn check_like(shapes: &mut Shapes, header: &[u8]) {
+    let looked = frame(header, 0);
+    shapes.look(&looked);
+    let fresh = frame(header, 0);
+    assert_eq!(Head::scan(&looked), Head::scan(&fresh));
+    assert_eq!(Hot::scan(&looked), Hot::scan(&fresh));
+    check_agrees(&looked);
 }
 
 const JAVA_SEND: &str = r#"{"code":310,"extFields":{"a":"rmqload","b":"TopicTest","c":"TBW102","d":"4","e":"2","f":"0","g":"1700000000123","h":"0","i":"KEYS\u0001k1\u0002UNIQ_KEY\u00017F0000010E8C1B2844C02A6D5F330000\u0002WAIT\u0001true\u0002TAGS\u0001TagA\u0002","j":"0","k":"false","m":"false","n":"broker-a"},"flag":0,"language":"JAVA","opaque":77,"serializeTypeCurrentRPC":"JSON","version":479}"#;
@@ -174,6 +196,74 @@ fn a_header_cut_at_any_byte_is_not_read() {
     }
 }
 
+#[test]
+fn a_header_of_a_known_shape_is_read_by_it() {
+    for (header, changes) in [
+        (
+            JAVA_SEND,
+            [
+                ("\"e\":\"2\"", "\"e\":\"3\""),
+                ("0123\"", "0999\""),
+                ("5F33", "0000"),
+                ("\"opaque\":77", "\"opaque\":80"),
+                ("TopicTest", "OtherTest"),
+            ],
+        ),
+        (
+            JAVA_PULL,
+            [
+                ("\"17\"", "\"49\""),
+                ("\"12\"", "\"40\""),
+                ("\"opaque\":8", "\"opaque\":9"),
+                ("TagA ||", "TagX ||"),
+                ("\"g\"", "\"h\""),
+            ],
+        ),
+    ] {
+        let mut shapes = shapes_of(header);
+        assert_eq!(shapes.known(), 1);
+        let mut text = header.to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+            assert!(shapes.knows(text.as_bytes()), "{text}");
+            check_like(&mut shapes, text.as_bytes());
+        }
+        // None of these is the same shape, whatever its length.
+        for (from, to) in [
+            ("\"opaque\"", "\"opaqua\""),
+            ("\"flag\":0", "\"flag\":2"),
+            ("\"code\":", "\"code\";"),
+            ("TopicTest", "Topic\"est"),
+            ("TopicTest", "Topic\\est"),
+            ("TopicTest", "Topic\u{1}est"),
+            ("TopicTest", "Topicé t"),
+        ] {
+            let text = header.replace(from, to);
+            assert!(!shapes.knows(text.as_bytes()), "{text}");
+            check_like(&mut shapes, text.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_not_read_by_a_known_shape() {
+    for opaque in ["+7", "0x", "7 ", "07", "-0", "7,"] {
+        let text = JAVA_SEND.replace("\"opaque\":77", &format!("\"opaque\":{opaque}"));
+        check_like(&mut shapes_of(JAVA_SEND), text.as_bytes());
+    }
+}
+
+#[test]
+fn lengths_that_do_not_come_again_are_not_learnt() {
+    let mut shapes = Shapes::default();
+    for number in [7, 77, 777, 7777, 7, 77] {
+        let text = JAVA_SEND.replace("\"opaque\":77", &format!("\"opaque\":{number}"));
+        check_like(&mut shapes, text.as_bytes());
+    }
+    assert_eq!(shapes.known(), 0);
+}
+
 fn reply(serialize: Serialize) -> SendReply<'static> {
     SendReply {
         opaque: -5,
@@ -232,6 +322,54 @@ fn answers_decode_to_what_the_generic_way_would_write() {
         };
         pull.encode_head(7, &mut out);
         out.put_slice(b"records");
+        assert_eq!(out[6..], want.to_bytes());
+    }
+}
+
+#[test]
+fn the_answer_that_nearly_all_are_has_the_bytes_of_the_generic_way() {
+    let long = "7F".repeat(40);
+    for (id, region, trace_on, code, number) in [
+        (
+            Some("7F0000010E8C1B2844C02A6D5F330000"),
+            "DefaultRegion",
+            true,
+            0,
+            0,
+        ),
+        (Some("x"), "", false, 10, i64::MIN),
+        (None, "DefaultRegion", false, 0, i64::MAX),
+        (Some("\"quoted\""), "DefaultRegion", true, 0, 5),
+        (Some(long.as_str()), "DefaultRegion", true, 11, 5),
+        (Some("7F00"), "reg\\ion", true, 11, -5),
+        (Some(&long[..64]), &long[..64], true, i32::MIN, i64::MIN),
+    ] {
+        let mut request = Command::request(310, ExtFields::new());
+        request.opaque = i32::MIN;
+        let mut want = request
+            .response(code)
+            .with("MSG_REGION", region)
+            .with("TRACE_ON", trace_on)
+            .with("msgId", &long[..64])
+            .with("queueId", i32::MIN)
+            .with("queueOffset", number);
+        if let Some(id) = id {
+            want = want.with("transactionId", id);
+        }
+        let mut out = BytesMut::from(&b"before"[..]);
+        SendReply {
+            opaque: i32::MIN,
+            code,
+            remark: None,
+            msg_id: &long[..64],
+            queue_id: i32::MIN,
+            queue_offset: number,
+            transaction_id: id,
+            region,
+            trace_on,
+            ..reply(Serialize::Json)
+        }
+        .encode(&mut out);
         assert_eq!(out[6..], want.to_bytes());
     }
 }
@@ -305,6 +443,28 @@ proptest! {
         let at = at.index(header.len());
         header[at] = byte;
         check_agrees(&frame(&header, u8::from(binary)));
+    }
+
+    #[test]
+    fn a_known_shape_changes_nothing_about_damaged_headers(
+        pull: bool, damage in proptest::collection::vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), 0x20u8..0x7F]), 1..4),
+    ) {
+        let header = if pull { JAVA_PULL } else { JAVA_SEND };
+        let mut damaged = header.as_bytes().to_vec();
+        for (at, byte) in damage {
+            let at = at.index(damaged.len());
+            damaged[at] = byte;
+        }
+        check_like(&mut shapes_of(header), &damaged);
+    }
+
+    #[test]
+    fn a_known_shape_changes_nothing_about_nearly_right_headers(text in header_text(), at in any::<prop::sample::Index>(), byte in 0x20u8..0x7F) {
+        let mut shapes = shapes_of(&text);
+        let mut changed = text.into_bytes();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        check_like(&mut shapes, &changed);
     }
 
     #[test]
