@@ -85,6 +85,10 @@ impl Service for Port {
         }
     }
 
+    fn on_round(&self) {
+        self.broker.log.append_brought();
+    }
+
     fn on_close(&self, connection: &Connection) {
         self.broker.waiters.connection_closed(connection);
         self.broker.pops.connection_closed(connection);

@@ -168,7 +168,7 @@ impl<'b> Sends<'b> {
             answers: open.answers,
         };
         let done = Box::new(move |result| answers.answer(result));
-        if let Err(error) = self.broker.log.append(open.batch, requirement, done) {
+        if let Err(error) = self.broker.log.bring(open.batch, requirement, done) {
             // `answers` was dropped unanswered with `done`, which told the clients.
             tracing::debug!(%error, "a batch of sends was refused");
         }

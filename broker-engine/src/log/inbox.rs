@@ -83,6 +83,11 @@ impl Inbox {
         self.summoned.notify_one();
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().work.is_empty()
+    }
+
     /// Moves the appends that wait behind `taken`; false when there are none, or they stand behind the log thread's work.
     pub fn take_appends(&self, taken: &mut VecDeque<Work>) -> bool {
         let mut state = self.state.lock();

@@ -1,8 +1,8 @@
 //! The log: the one owner of the store's writer, and what waits on the positions it publishes.
 //!
-//! Everyone sends batches here through a bounded inbox (full: SYSTEM_BUSY at once). A task of the runtime appends all that
-//! waits in one go, publishes the end and runs each batch's `done`. It takes its turn behind the connections that have
-//! something to read, so that what they bring at one time makes one append, and no message pays for a change of threads. A log
+//! Everyone sends batches here through a bounded inbox (full: SYSTEM_BUSY at once). Whoever comes first appends all that waits in
+//! one go, publishes the end and runs each batch's `done`: a thread of connections when it has handed over all it read, so that what
+//! came at one time makes one append and no message pays for a change of threads; a task of the runtime what others brought. A log
 //! thread keeps the time (deadlines, checkpoints, retention) and does all other work. A flush thread syncs all since the last
 //! sync and publishes `flushed`: group commit is what the inbox gathers during a sync.
 
@@ -209,15 +209,30 @@ impl Log {
         requirement: Requirement,
         done: Done,
     ) -> Result<(), AppendError> {
+        self.bring(batch, requirement, done)?;
+        self.inner.brought.notify_one();
+        Ok(())
+    }
+
+    /// The same for who calls [`Log::append_brought`] when all that came is handed over.
+    pub fn bring(
+        &self,
+        batch: RecordBatch,
+        requirement: Requirement,
+        done: Done,
+    ) -> Result<(), AppendError> {
         if self.inner.slave {
             return Err(AppendError::Slave);
         }
         let bytes = batch.byte_len();
         self.inner
             .inbox
-            .push_batch(bytes, Work::Append(batch, requirement, done))?;
-        self.inner.brought.notify_one();
-        Ok(())
+            .push_batch(bytes, Work::Append(batch, requirement, done))
+    }
+
+    /// Appends what waits, unless somebody is at it, who then appends this too.
+    pub fn append_brought(&self) {
+        self.inner.append_what_waits();
     }
 
     /// Slave: appends the master's bytes; resolves with the new end.
@@ -270,24 +285,35 @@ impl Log {
     }
 }
 
-/// The task that appends, until the log has stopped.
+/// The task that appends what others brought than threads of connections, until the log has stopped.
 async fn append_what_comes(inner: Arc<Inner>) {
     loop {
         inner.brought.notified().await;
-        // Connections that are ready now bring theirs first.
-        tokio::task::yield_now().await;
-        // When the log thread is at it, it says so when it has done.
-        let Some(mut place) = inner.owner.try_lock() else {
-            continue;
-        };
-        let Some(owner) = place.as_mut() else {
+        if !inner.append_what_waits() {
             return;
-        };
-        if inner.inbox.take_appends(&mut owner.todo)
-            && let Round::Failed(error) = owner.round(&inner)
-        {
-            inner.inbox.push_control(Work::Failed(error));
         }
+    }
+}
+
+impl Inner {
+    /// Appends what waits, unless somebody is at it; false once the log has stopped.
+    fn append_what_waits(&self) -> bool {
+        // Whoever is at it looks again after letting go: what is left behind here is found there. The log thread wakes the task.
+        while !self.inbox.is_empty() {
+            let Some(mut place) = self.owner.try_lock() else {
+                return true;
+            };
+            let Some(owner) = place.as_mut() else {
+                return false;
+            };
+            if !self.inbox.take_appends(&mut owner.todo) {
+                return true;
+            }
+            if let Round::Failed(error) = owner.round(self) {
+                self.inbox.push_control(Work::Failed(error));
+            }
+        }
+        true
     }
 }
 

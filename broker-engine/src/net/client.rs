@@ -1,6 +1,7 @@
 //! Our own requests to other servers: one connection to each address, made when needed and again after it broke.
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
+use super::reactor::{self, Group};
 use super::{CallError, Limits, Partitions, Service, resolve};
 use parking_lot::Mutex;
 use rocketmq_protocol::{Command, Frame};
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How long a connection may take to come about (`NettySystemConfig.connectTimeoutMillis`).
 const CONNECT: Duration = Duration::from_secs(3);
@@ -24,8 +25,14 @@ struct Inner {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// Peers that are not to be reached.
     partitions: Partitions,
-    /// Dropped with the last handle, which ends every connection's task.
-    stop: watch::Sender<bool>,
+    /// Stopped with the last handle.
+    connections: Arc<Group>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.connections.begin_stop();
+    }
 }
 
 /// One address. The async lock lets one caller connect while the others wait for it.
@@ -33,12 +40,17 @@ struct Inner {
 struct Slot(tokio::sync::Mutex<Option<Connection>>);
 
 /// A client's connections are there for our own calls: what a server asks over one of them is not answered.
-struct Unserved;
+#[derive(Default)]
+struct Unserved {
+    ended: Notify,
+}
 impl Service for Unserved {
     fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
         tracing::debug!(peer = %connection.peer(), requests = frames.len(), "requests over our own connection passed over");
     }
-    fn on_close(&self, _connection: &Connection) {}
+    fn on_close(&self, _connection: &Connection) {
+        self.ended.notify_one();
+    }
 }
 
 impl Default for Client {
@@ -57,7 +69,7 @@ impl Client {
         Client(Arc::new(Inner {
             slots: Mutex::default(),
             partitions,
-            stop: watch::channel(false).0,
+            connections: Arc::default(),
         }))
     }
     /// Sends a request and waits for its answer. `timeout` covers connecting too.
@@ -133,24 +145,24 @@ impl Client {
         let (stream, connection, target) = tokio::time::timeout(CONNECT, connect)
             .await
             .map_err(|_| failed(format!("no connection within {CONNECT:?}")))??;
-        let run = connection::run(
+        let service = Arc::new(Unserved::default());
+        reactor::add(
             stream,
             connection.clone(),
-            Arc::new(Unserved),
+            service.clone(),
             Limits::default(),
-            self.0.stop.subscribe(),
-        );
+            self.0.connections.clone(),
+        )
+        .map_err(|e| failed(e.to_string()))?;
         let (held, address) = (connection.clone(), address.to_owned());
         tokio::spawn(async move {
-            tokio::pin!(run);
             tokio::select! {
-                () = &mut run => return,
+                () = service.ended.notified() => {}
                 peer = partitions.cuts(&address, target) => {
                     tracing::info!(address, peer, "connection closed: cut off on purpose");
                     held.close();
                 }
             }
-            run.await;
         });
         Ok(connection)
     }

@@ -1,14 +1,16 @@
 //! Remoting over TCP: servers, connections, and a client for our own requests to others.
 //!
-//! One task a connection: it reads all there is, cuts whole frames, hands requests to the [`Service`] in one call, and
-//! writes all that became ready in one go. Other threads answer by queueing into the connection's outbox and waking it.
-//! Every bound is in [`Limits`]; a bad frame ends only its own connection. Names are resolved in-process (`names`).
+//! A few threads (`reactor`) drive all connections (`link`): they read all there is, cut whole frames, hand requests to the
+//! [`Service`] in one call, and write all that became ready in one go. Other threads answer by queueing into the connection's
+//! outbox and ringing its thread. Every bound is in [`Limits`]; a bad frame ends only its own connection. Names are resolved in-process (`names`).
 
 mod client;
 mod connection;
+mod link;
 mod names;
 mod outbox;
 mod partition;
+mod reactor;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -28,10 +30,13 @@ pub const INTERNAL_ADDR: &str = "rmqctlInternalAddr";
 
 /// What a server does with what arrives on its connections.
 pub trait Service: Send + Sync + 'static {
-    /// All whole request frames that one read brought, in order. Runs on a tokio worker: must not block; what takes
-    /// long is spawned with a clone of `connection`. Answers to our own requests are taken out before, except that a
+    /// All whole request frames that one read brought, in order. Runs on a thread of connections, within the runtime in which
+    /// the connection was made: must not block; what takes long is spawned with a clone of `connection`. Answers to our own requests are taken out before, except that a
     /// peer nobody ever called may send one unasked: a service passes over frames with the answer flag.
     fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>);
+    /// A thread has handed over what was ready on its connections and goes on to write: what the service put off until it knows
+    /// all of it, it does now.
+    fn on_round(&self) {}
     /// The connection is gone.
     fn on_close(&self, connection: &Connection);
 }

@@ -1,10 +1,11 @@
-//! What waits to be written to one connection: a queue of byte parts that any thread may add to and one task empties.
+//! What waits to be written to one connection: a queue of byte parts that any thread may add to and its reactor empties.
 
+use super::reactor::Home;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use tokio::sync::Notify;
+use std::sync::OnceLock;
 
 /// Parts one `writev` carries; Linux allows 1024, the gain is gone long before.
 const SLICES: usize = 64;
@@ -13,15 +14,16 @@ const SLICES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
-    wake: Notify,
+    /// Where the connection lives, once it does: who is told of additions.
+    home: OnceLock<Home>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     parts: VecDeque<Bytes>,
     bytes: usize,
-    /// The task is awake or about to be: nobody needs to wake it.
-    awake: bool,
+    /// The reactor looks here soon: nobody needs to tell it.
+    told: bool,
     /// Nothing is taken any more.
     closed: bool,
 }
@@ -39,29 +41,31 @@ impl Outbox {
                 queue.parts.push_back(part);
             }
         }
-        if !queue.awake {
-            queue.awake = true;
+        if !std::mem::replace(&mut queue.told, true) {
             drop(queue);
-            self.wake.notify_one();
+            self.nudge();
         }
     }
-    /// Wakes the task though there is nothing to write.
+    /// Has the reactor look at the connection.
     pub(super) fn nudge(&self) {
-        self.queue.lock().awake = true;
-        self.wake.notify_one();
+        // Without a home yet: it looks when it takes the connection in.
+        if let Some(home) = self.home.get() {
+            home.wake();
+        }
     }
-    /// Resolves when something was added since the last [`Outbox::take`].
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
+    /// The connection lives there from now on. Additions until the next [`Outbox::take`] are told to nobody.
+    pub(super) fn settle(&self, home: Home) {
+        self.queue.lock().told = true;
+        let _ = self.home.set(home);
     }
-    /// The task is awake and will take: additions until then need not wake it.
-    pub(super) fn stay_awake(&self) {
-        self.queue.lock().awake = true;
+    /// The reactor is at the connection and will take: additions until then need not tell it.
+    pub(super) fn expect(&self) {
+        self.queue.lock().told = true;
     }
     /// Moves all that waits behind `writing`.
     pub(super) fn take(&self, writing: &mut Writing) {
         let mut queue = self.queue.lock();
-        queue.awake = false;
+        queue.told = false;
         writing.bytes += std::mem::take(&mut queue.bytes);
         if writing.parts.is_empty() {
             std::mem::swap(&mut writing.parts, &mut queue.parts);
@@ -78,7 +82,7 @@ impl Outbox {
     }
 }
 
-/// The task's side: what is being written.
+/// The reactor's side: what is being written.
 #[derive(Debug, Default)]
 pub(super) struct Writing {
     parts: VecDeque<Bytes>,

@@ -1,13 +1,13 @@
 //! Listening and accepting.
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
+use super::reactor::{self, Group};
 use super::{Limits, Service};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// Connections the kernel keeps ready for us (`NettySystemConfig.socketBacklog`).
 const BACKLOG: u32 = 1024;
@@ -46,13 +46,12 @@ pub async fn serve(
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut connections = JoinSet::new();
+    let connections = Connections(Arc::default());
     let mut refused: u64 = 0;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -64,7 +63,7 @@ pub async fn serve(
                 continue;
             }
         };
-        if connections.len() >= limits.connections {
+        if connections.0.live() >= limits.connections {
             refused += 1;
             if refused.is_power_of_two() {
                 tracing::warn!(%peer, refused, connections = limits.connections, "connection refused: there are as many as allowed");
@@ -78,14 +77,26 @@ pub async fn serve(
             continue;
         }
         let connection = Connection::new(peer, local);
-        connections.spawn(connection::run(
+        let added = reactor::add(
             stream,
             connection,
             service.clone(),
             limits.clone(),
-            stop.clone(),
-        ));
+            connections.0.clone(),
+        );
+        if let Err(error) = added {
+            tracing::warn!(%peer, %error, "taking a connection in failed");
+        }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    connections.0.stop().await;
+}
+
+/// A server's connections, which do not outlive it.
+struct Connections(Arc<Group>);
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
 }
