@@ -14,6 +14,7 @@ use crate::clock::{self, Zone};
 use crate::config::{BrokerConfig, FlushDiskType, Live};
 use crate::log::{Log, LogOptions};
 use crate::net::{self, Limits, Partitions};
+use rocketmq_protocol::topic;
 use rocketmq_store::table::TableError;
 use rocketmq_store::{StoreError, Writer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -262,12 +263,27 @@ impl Broker {
             .expect("checked when the file was read");
         let now_ms = clock::now_ms();
         let partitions = Partitions::default();
+        let offsets = offsets::Offsets::open(dir)?;
+        // A slave's log may be behind the table that it copied.
+        if !config.is_slave() {
+            let unknown = |topic: &str| topic::is_lmq(topic) && !config.enable_lmq;
+            let taken_back = offsets.take_back(|topic, queue_id| match unknown(topic) {
+                true => i64::MAX,
+                false => store.queue_bounds(topic, queue_id).1,
+            });
+            if taken_back > 0 {
+                tracing::warn!(
+                    queues = taken_back,
+                    "consumer offsets were ahead of what the log holds, as after a power cut: taken back to the queues' ends"
+                );
+            }
+        }
         Ok(Arc::new(Broker {
             log,
             store,
             topics: topics::Topics::open(dir, &config, config.is_slave())?,
             groups: groups::Groups::open(dir, Arc::clone(&live))?,
-            offsets: offsets::Offsets::open(dir)?,
+            offsets,
             clients: clients::Clients::default(),
             locks: locks::QueueLocks::default(),
             stats: stats::Stats::new(
