@@ -147,6 +147,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     if broker.is_slave() {
         replicas::follow(&broker, &mut work, &work_stops);
     }
+    work.spawn(write_made(Arc::clone(&broker), work_stops.clone()));
     work.spawn(housekeep(Arc::clone(&broker), work_stops));
     let limits = Limits {
         idle: Duration::from_secs(u64::from(
@@ -315,9 +316,39 @@ impl Broker {
 
     /// Writes the tables that change too often to be written at each change.
     fn persist(&self) -> Result<(), TableError> {
+        self.write_made()?;
         self.offsets.flush()?;
         self.pops.flush()?;
         self.schedule.persist()
+    }
+}
+
+impl Broker {
+    /// Writes the groups and topics that were made by the way.
+    fn write_made(&self) -> Result<(), TableError> {
+        self.groups.flush()?;
+        self.topics.flush_made()
+    }
+}
+
+/// Writes what heartbeats made, each second.
+async fn write_made(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let stopped = tokio::select! {
+            _ = second.tick() => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        if stopped {
+            return;
+        }
+        // A table of very many takes long, and this thread serves connections too.
+        let of_task = Arc::clone(&broker);
+        let written = tokio::task::spawn_blocking(move || of_task.write_made()).await;
+        if let Err(error) = written.expect("writing tables does not panic") {
+            tracing::error!(%error, "groups or topics that were made by the way were not written; trying again");
+        }
     }
 }
 
