@@ -77,6 +77,8 @@ pub enum RecordError {
     Crc { stored: u32, found: u32 },
     #[error("the record's {0} is not UTF-8 text")]
     Text(&'static str),
+    #[error("the record's {0} holds a zero byte")]
+    Zero(&'static str),
     #[error("{what} is {len} bytes long, at most {max} fit")]
     TooLong {
         what: &'static str,

@@ -51,8 +51,12 @@ impl RecordBatch {
     }
 
     /// Encodes a record at the batch's end. `topic` is the record's topic, shared with the topic table.
-    /// Its offsets and store time are ignored: the log assigns them.
+    /// Its offsets and store time are ignored: the log assigns them. Properties with a zero byte are refused.
     pub fn push(&mut self, topic: &Arc<str>, record: &Record<'_>) -> Result<(), RecordError> {
+        // Nothing in the record tells them from a part of a write that a power cut lost.
+        if record.properties.as_bytes().contains(&0) {
+            return Err(RecordError::Zero("properties"));
+        }
         let at = self.bytes.len();
         let len =
             record::encode(record, &mut self.bytes).inspect_err(|_| self.bytes.truncate(at))?;

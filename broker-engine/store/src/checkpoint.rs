@@ -141,6 +141,25 @@ pub(crate) fn abort_path(root: &Path) -> PathBuf {
     root.join("abort")
 }
 
+/// What `abort` says from a failed write or sync on.
+const FAILED: &[u8] = b"failed";
+
+/// Notes in `abort` that a write or sync failed. Not synced: what it tells of lies in the page cache too, and both go with it.
+pub(crate) fn mark_failed(fs: &FileSystem, root: &Path) {
+    // Best effort: a disk that takes not even this does not take the next start either.
+    let _ = fs
+        .open(&abort_path(root), Open::Existing)
+        .and_then(|file| disk::write_at(&file, FAILED, 0));
+}
+
+/// Whether the last owner stopped over a failed write or sync: the page cache may then hold what the disk never will, though
+/// a sync says otherwise.
+pub(crate) fn had_failed(fs: &FileSystem, root: &Path) -> Result<bool, StoreError> {
+    let path = abort_path(root);
+    let text = fs.read_file(&path).map_err(io_error("reading", &path))?;
+    Ok(text.starts_with(FAILED))
+}
+
 /// Makes the `abort` marker with our process id, as Java does.
 pub(crate) fn mark_running(fs: &FileSystem, root: &Path) -> Result<(), StoreError> {
     let path = abort_path(root);

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Most recent log bytes kept in memory for pulls that follow the producers closely.
 const TAIL_BYTES: usize = 8 << 20;
+/// Bytes written again at once.
+const WRITTEN_AGAIN: i64 = 4 << 20;
 /// A read joins records that lie at most this far apart: copying the gap costs less than another system call.
 const JOIN_GAP: i64 = 2 << 10;
 
@@ -52,9 +54,7 @@ impl CommitLog {
 
     /// Finds the files. A file of another length than configured, or a missing one between two, is refused.
     pub fn load(&self) -> std::result::Result<(), StoreError> {
-        self.disk
-            .fs
-            .make_dir(&self.dir)
+        (self.disk.fs.make_dir_synced(&self.dir))
             .map_err(io_error("making directory", &self.dir))?;
         let mut files = self
             .disk
@@ -62,13 +62,21 @@ impl CommitLog {
             .list(&self.dir)
             .map_err(io_error("listing", &self.dir))?;
         files.retain(|(name, _)| name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()));
-        if let Some((name, 0)) = files.last() {
-            // Made, but never sized: the process died in between.
+        if let Some((name, len)) = files.last() {
             let path = self.dir.join(name);
-            self.disk
-                .remove(&path)
-                .map_err(io_error("removing the empty file", &path))?;
-            files.pop();
+            let file = self.disk.open(&path).map_err(io_error("opening", &path))?;
+            let head = disk::read_array::<8>(&file, 0).map_err(io_error("reading", &path))?;
+            let empty = head == [0; 8];
+            if empty && *len < self.file_size {
+                // It was being made when all ended: a large file gets its blocks in several steps.
+                self.disk
+                    .remove(&path)
+                    .map_err(io_error("removing the unfinished file", &path))?;
+                files.pop();
+            } else if empty {
+                // Whoever made it may have died before this.
+                disk::sync(&file).map_err(io_error("syncing", &path))?;
+            }
         }
         let mut bases = VecDeque::with_capacity(files.len());
         for (name, len) in files {
@@ -83,7 +91,7 @@ impl CommitLog {
             let base: i64 = name.parse().map_err(|_| StoreError::Damaged {
                 at: 0,
                 what: format!("the file name {name} is no offset"),
-                next: 0,
+                next: None,
             })?;
             if let Some(last) = bases.back()
                 && base != last + self.file_size as i64
@@ -91,7 +99,7 @@ impl CommitLog {
                 return Err(StoreError::Damaged {
                     at: last + self.file_size as i64,
                     what: "a commit log file is missing".into(),
-                    next: base,
+                    next: Some(base),
                 });
             }
             bases.push_back(base);
@@ -141,7 +149,11 @@ impl CommitLog {
     /// Makes the file that begins at `base`, its blocks reserved.
     pub fn create(&self, base: i64) -> std::result::Result<(), StoreError> {
         let path = self.path(base);
-        if let Err(error) = self.disk.create(&path, self.file_size, true) {
+        // Its length is on disk before its name may be: at a start, a file of another length is a mistake.
+        let made = self.disk.create(&path, self.file_size, true);
+        let made =
+            made.and_then(|file| disk::sync(&file).inspect_err(|_| drop(self.disk.remove(&path))));
+        if let Err(error) = made {
             return Err(if disk::is_full(&error) {
                 StoreError::DiskFull(format!(
                     "reserving {} bytes for {}",
@@ -176,7 +188,11 @@ impl CommitLog {
             first
         };
         let path = self.path(first);
-        self.disk.remove(&path).map_err(io_error("deleting", &path))
+        self.disk
+            .remove(&path)
+            .map_err(io_error("deleting", &path))?;
+        // Before the next one goes: a crash must not show a gap.
+        (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))
     }
 
     /// Ends the log at `end`: whatever stands behind it becomes zeros and later files go, so that no stale record can ever
@@ -192,6 +208,8 @@ impl CommitLog {
                 .remove(&path)
                 .map_err(io_error("deleting the file behind the end", &path))?;
             bases.pop_back();
+            // Before the next one goes: a crash must not show a gap.
+            (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))?;
         }
         if let Some(last) = bases.back().copied()
             && end < last + self.file_size()
@@ -212,6 +230,33 @@ impl CommitLog {
             .map_err(io_error("syncing directory", &self.dir))
     }
 
+    /// Writes what stands between two places once more, and zeros behind: a failed sync has made the kernel forget that it is
+    /// not on disk.
+    pub fn write_again(&self, from: i64, end: i64) -> std::result::Result<(), StoreError> {
+        for base in self.bases() {
+            let (first, last) = (from.max(base), end.min(base + self.file_size()));
+            if base + self.file_size() <= from {
+                continue;
+            }
+            let path = self.path(base);
+            let file = self.disk.open(&path).map_err(io_error("opening", &path))?;
+            let mut at = first;
+            while at < last {
+                let len = (last - at).min(WRITTEN_AGAIN) as usize;
+                let bytes = disk::read_at(&file, (at - base) as u64, len)
+                    .map_err(io_error("reading", &path))?;
+                disk::write_at(&file, &bytes, (at - base) as u64)
+                    .map_err(io_error("writing", &path))?;
+                at += len as i64;
+            }
+            let rest = first.max(last) - base;
+            disk::zero(&file, rest as u64, self.file_size - rest as u64)
+                .and_then(|()| disk::sync(&file))
+                .map_err(io_error("clearing the end of", &path))?;
+        }
+        Ok(())
+    }
+
     /// Keeps blocks just written at `at`, back to back, for readers close behind.
     pub fn remember(&self, mut at: i64, blocks: impl Iterator<Item = Bytes>) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,6 +270,14 @@ impl CommitLog {
             && let Some((_, oldest)) = tail.blocks.pop_front()
         {
             tail.bytes -= oldest.len();
+        }
+    }
+
+    /// Forgets blocks that were written behind `end` and never published: readers must not see them under later ones' places.
+    pub fn forget_behind(&self, end: i64) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((_, block)) = tail.blocks.pop_back_if(|(at, _)| *at >= end) {
+            tail.bytes -= block.len();
         }
     }
 

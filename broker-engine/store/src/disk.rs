@@ -103,6 +103,36 @@ impl FileSystem {
         on!(self, std::fs::create_dir_all(dir), disk => disk.make_dir_all(dir))
     }
 
+    /// Makes a directory with its parents; that it is there is on disk when this returns.
+    pub(crate) fn make_dir_synced(&self, dir: &Path) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut at = dir;
+        while !self.exists(at)? {
+            match at.parent() {
+                Some(parent) if parent.as_os_str().is_empty() => {
+                    missing.push(Path::new("."));
+                    break;
+                }
+                Some(parent) => missing.push(parent),
+                None => break,
+            }
+            at = missing[missing.len() - 1];
+        }
+        self.make_dir(dir)?;
+        for parent in missing.iter().rev() {
+            self.sync_dir(parent)?;
+        }
+        if missing.is_empty() {
+            // Whoever made it may have died before this. One that is not ours to read was not made by us.
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match self.sync_dir(parent.unwrap_or(Path::new("."))) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Names made or removed in `dir` are on disk when this returns.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
         on!(self, real::sync_dir(dir), disk => disk.sync_dir(dir))
@@ -294,6 +324,16 @@ impl Disk {
         self.fs.remove(path)
     }
 
+    /// Gives a directory another name; false when it is not there.
+    pub fn rename_dir(&self, from: &Path, to: &Path) -> Result<bool> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.files.retain(|path, _| !path.starts_with(from));
+        match self.fs.rename(from, to) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
     /// Deletes a directory with all in it. One that is not there is fine.
     pub fn remove_dir(&self, dir: &Path) -> Result<()> {
         self.open
@@ -302,6 +342,26 @@ impl Disk {
             .files
             .retain(|path, _| !path.starts_with(dir));
         self.fs.remove_dir(dir)
+    }
+}
+
+/// What was written and made, and is not known to be on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    pub files: Vec<PathBuf>,
+    /// Directories in which names were made or removed.
+    pub dirs: Vec<PathBuf>,
+}
+
+impl Unsynced {
+    /// All of it, each once.
+    pub fn take(&mut self) -> Self {
+        let mut taken = std::mem::take(self);
+        for paths in [&mut taken.files, &mut taken.dirs] {
+            paths.sort();
+            paths.dedup();
+        }
+        taken
     }
 }
 

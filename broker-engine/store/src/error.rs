@@ -24,9 +24,14 @@ pub enum StoreError {
     #[error("another process holds the store {0} (its `lock` file is locked)")]
     Locked(String),
     #[error(
-        "damage in the middle of the commit log at {at}: {what}; whole records follow at {next}. Nothing was cut"
+        "damage in the commit log at {at}: {what}; {}. Nothing was cut",
+        .next.map_or("it was synced, and nothing follows".to_owned(), |next| format!("whole records follow at {next}"))
     )]
-    Damaged { at: i64, what: String, next: i64 },
+    Damaged {
+        at: i64,
+        what: String,
+        next: Option<i64>,
+    },
     #[error("replica sent bytes at {got}, but this log ends at {end}")]
     NotContiguous { got: i64, end: i64 },
     #[error("the master's bytes at {at} are no record: {what}")]

@@ -3,10 +3,10 @@
 //! New entries and changed slots stay in memory until the checkpoint writes them: entries first, then slots, then the
 //! header that counts them. Source: `apache/rocketmq: store/.../index/{IndexFile,IndexHeader,IndexService}.java`.
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Unsynced};
 use crate::error::{StoreError, io_error};
 use std::io::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const HEADER: u64 = 40;
@@ -138,7 +138,12 @@ impl Index {
 
     /// Opens the files and drops what points at or behind `dispatched`. After a crash slots may be newer or older than the
     /// header, so the last file's are made anew from its entries.
-    pub fn load(&mut self, dispatched: i64, clean: bool) -> std::result::Result<(), StoreError> {
+    pub fn load(
+        &mut self,
+        dispatched: i64,
+        clean: bool,
+        unsynced: &mut Unsynced,
+    ) -> std::result::Result<(), StoreError> {
         self.files.clear();
         let names = self
             .disk
@@ -181,12 +186,14 @@ impl Index {
             if clean && self.files[last].header.end_offset < dispatched {
                 break;
             }
+            unsynced.files.push(path.clone());
             if self
                 .repair(last, dispatched)
                 .map_err(io_error("repairing", &path))?
             {
                 break;
             }
+            unsynced.dirs.push(self.dir.clone());
             self.disk
                 .remove(&path)
                 .map_err(io_error("removing", &path))?;
@@ -423,7 +430,7 @@ impl Index {
     }
 
     /// Writes what is only in memory. Adds the files' paths to `dirty`.
-    pub fn write(&mut self, dirty: &mut Vec<PathBuf>) -> Result<()> {
+    pub fn write(&mut self, unsynced: &mut Unsynced) -> Result<()> {
         let slots = self.slots as usize;
         let entries_at = HEADER + u64::from(self.slots) * 4;
         let newest = self.files.len().saturating_sub(1);
@@ -435,6 +442,12 @@ impl Index {
                 continue;
             }
             let on_disk = self.disk.open(&file.path)?;
+            // Noted first: of a write that fails, a part is there.
+            unsynced.files.push(file.path.clone());
+            if file.fresh {
+                unsynced.dirs.extend(self.dir.parent().map(Path::to_owned));
+                unsynced.dirs.push(self.dir.clone());
+            }
             disk::write_at(
                 &on_disk,
                 &file.unwritten,
@@ -462,7 +475,6 @@ impl Index {
             file.written = file.header.index_count;
             file.unwritten.clear();
             file.fresh = false;
-            dirty.push(file.path.clone());
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! one call. After a crash the log is dispatched again from the checkpoint, so the files may lag.
 //! Source of the format: `apache/rocketmq: store/.../ConsumeQueue.java`.
 
-use crate::disk::{self, Disk, File};
+use crate::disk::{self, Disk, File, Unsynced};
 use crate::reader::QueueEntry;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Result};
@@ -160,8 +160,8 @@ impl Queue {
         clean
     }
 
-    /// Writes what is in no file yet. Adds the files' paths to `dirty`.
-    pub fn write(&self, dirs: &QueueDirs, dirty: &mut Vec<PathBuf>) -> Result<Wrote> {
+    /// Writes what is in no file yet. What is to be synced is added to `unsynced`.
+    pub fn write(&self, dirs: &QueueDirs, unsynced: &mut Unsynced) -> Result<Wrote> {
         let mut files = lock(&self.files);
         let (from, bytes) = {
             let tail = lock(&self.tail);
@@ -183,11 +183,12 @@ impl Queue {
             let file = if files.span.is_some_and(|(_, last)| last >= base) {
                 dirs.disk.open(&path)?
             } else {
-                self.make_file(dirs, &mut files, base, at, &path)?
+                self.make_file(dirs, &mut files, base, at, &path, unsynced)?
             };
             let room = ((base + dirs.per_file - at) as usize * ENTRY as usize).min(rest.len());
+            // Noted first: of a write that fails, a part is there.
+            unsynced.files.push(path);
             disk::write_at(&file, &rest[..room], (at - base) as u64 * ENTRY)?;
-            dirty.push(path);
             rest = &rest[room..];
             at += room as i64 / ENTRY as i64;
         }
@@ -214,12 +215,16 @@ impl Queue {
         base: i64,
         at: i64,
         path: &Path,
+        unsynced: &mut Unsynced,
     ) -> Result<Arc<File>> {
+        let dir = dirs.dir(&self.topic, self.queue_id);
         if files.span.is_none() {
-            dirs.disk
-                .fs
-                .make_dir(&dirs.dir(&self.topic, self.queue_id))?;
+            // The queue's own name, its topic's, and that of all queues.
+            let parents = dir.ancestors().skip(1).take(3);
+            unsynced.dirs.extend(parents.map(Path::to_owned));
+            dirs.disk.fs.make_dir(&dir)?;
         }
+        unsynced.dirs.push(dir);
         let file = dirs.disk.create(path, dirs.file_len(), false)?;
         if at > base {
             // Java counts a queue's entries from its first file's start and takes a zero entry for the end.
@@ -303,6 +308,7 @@ impl Queue {
         log_start: i64,
         dispatched: i64,
         clean: bool,
+        unsynced: &mut Unsynced,
     ) -> std::result::Result<(), QueueLoadError> {
         let dir = dirs.dir(&self.topic, self.queue_id);
         let mut bases = Vec::new();
@@ -311,6 +317,7 @@ impl Queue {
                 continue;
             };
             if len == 0 {
+                unsynced.dirs.push(dir.clone());
                 dirs.disk.remove(&dir.join(&name))?;
                 continue;
             }
@@ -329,7 +336,10 @@ impl Queue {
             let kept = partition(&file, dirs.per_file, |entry| {
                 entry.size > 0 && entry.physical_offset >= 0 && entry.physical_offset < dispatched
             })?;
+            let kept = if kept > 1 { whole(&file, kept)? } else { kept };
             if kept == 0 && (bases.len() > 1 || base == 0) {
+                // Stale entries must not come back with the power: they may point at what the log holds by then.
+                unsynced.dirs.push(dir.clone());
                 dirs.disk.remove(&path)?;
                 bases.pop();
                 continue;
@@ -337,6 +347,7 @@ impl Queue {
             end = base + kept;
             let next = disk::read_array::<{ ENTRY as usize }>(&file, kept as u64 * ENTRY)?;
             if kept < dirs.per_file && (!clean || next != [0; ENTRY as usize]) {
+                unsynced.files.push(path);
                 disk::zero(
                     &file,
                     kept as u64 * ENTRY,
@@ -359,9 +370,10 @@ impl Queue {
     /// Moves the first valid entry behind what retention took from the log, and deletes files that hold only dead entries (never the last).
     pub fn correct_min(&self, dirs: &QueueDirs, log_start: i64) -> Result<()> {
         let mut files = lock(&self.files);
-        let Some((mut first, last)) = files.span else {
-            return Ok(());
-        };
+        let (mut first, last) = files.span.unwrap_or_else(|| {
+            let first = lock(&self.tail).first;
+            (first, first)
+        });
         let dead = |entry: &QueueEntry| entry.is_blank() || entry.physical_offset < log_start;
         while first < last {
             let path = dirs.path(self, first);
@@ -378,7 +390,7 @@ impl Queue {
             dirs.disk.remove(&path)?;
             first += dirs.per_file;
         }
-        files.span = Some((first, last));
+        files.span = files.span.map(|_| (first, last));
         drop(files);
         let (mut low, mut high) = (first.max(self.min()), self.max());
         if self.entry(dirs, low)?.is_some_and(|entry| !dead(&entry)) {
@@ -397,6 +409,12 @@ impl Queue {
 
     /// Nothing of it is written any more; its directory goes.
     pub fn delete(&self, dirs: &QueueDirs) -> Result<()> {
+        self.forget();
+        dirs.disk.remove_dir(&dirs.dir(&self.topic, self.queue_id))
+    }
+
+    /// Nothing of it is read or written any more.
+    pub fn forget(&self) {
         let mut files = lock(&self.files);
         {
             let mut tail = lock(&self.tail);
@@ -408,7 +426,6 @@ impl Queue {
         files.span = None;
         self.min.store(0, Ordering::Release);
         self.max.store(0, Ordering::Release);
-        dirs.disk.remove_dir(&dirs.dir(&self.topic, self.queue_id))
     }
 }
 
@@ -452,6 +469,18 @@ fn partition(file: &File, per_file: i64, good: impl Fn(&QueueEntry) -> bool) -> 
     Ok(low)
 }
 
+/// How many of `kept` entries there are: the last one may lie in two sectors of which one was lost. What is left of it
+/// then points before the entry that precedes it.
+fn whole(file: &File, kept: i64) -> Result<i64> {
+    let bytes = disk::read_array::<{ 2 * ENTRY as usize }>(file, (kept as u64 - 2) * ENTRY)?;
+    let before = QueueEntry::from_bytes(&bytes[..ENTRY as usize]);
+    let last = QueueEntry::from_bytes(&bytes[ENTRY as usize..]);
+    let torn = !before.is_blank()
+        && !last.is_blank()
+        && last.physical_offset < before.physical_offset + i64::from(before.size);
+    Ok(kept - i64::from(torn))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,7 +511,7 @@ mod tests {
             loop {
                 let last = done.load(Ordering::SeqCst);
                 if dirty.swap(false, Ordering::SeqCst) {
-                    let wrote = queue.write(&dirs, &mut Vec::new()).unwrap();
+                    let wrote = queue.write(&dirs, &mut Unsynced::default()).unwrap();
                     if wrote.more {
                         dirty.store(true, Ordering::SeqCst);
                     }

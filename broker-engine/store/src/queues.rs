@@ -1,12 +1,14 @@
 //! All queues of a store by topic and queue id, for readers; and the list of those with unwritten entries.
 
+use crate::disk::Unsynced;
 use crate::queue::{Queue, QueueDirs, QueueLoadError};
 use rocketmq_protocol::topic;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::Result;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Map keyed by topic. Topics are few and checked, so a plain multiplying hash is enough.
 pub(crate) type TopicMap<V> = HashMap<Arc<str>, V, BuildHasherDefault<TopicHasher>>;
@@ -32,6 +34,9 @@ impl Hasher for TopicHasher {
     }
 }
 
+/// Behind the name of a deleted topic's directory; no topic has a dot in its name.
+const BURIED: &str = ".deleted";
+
 /// The queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -40,6 +45,22 @@ pub(crate) struct Queues {
     dirty: Mutex<Vec<Arc<Queue>>>,
     /// How many of them are light ones.
     light: AtomicUsize,
+    /// Directories of deleted topics, which go when a checkpoint on disk does not count them.
+    buried: Mutex<Vec<PathBuf>>,
+}
+
+/// How many queues have entries, and the sum of their ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub queues: u64,
+    pub ends: u64,
+}
+
+impl Sum {
+    fn count(&mut self, queue: &Queue) {
+        self.queues += u64::from(queue.max() > 0);
+        self.ends += queue.max() as u64;
+    }
 }
 
 impl Queues {
@@ -49,6 +70,7 @@ impl Queues {
             topics: RwLock::default(),
             dirty: Mutex::default(),
             light: AtomicUsize::new(0),
+            buried: Mutex::default(),
         }
     }
 
@@ -127,20 +149,53 @@ impl Queues {
         std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the queues' directories; entries at or behind `dispatched` are dropped. Returns how many have entries and
-    /// the sum of their ends.
+    fn buried(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.buried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A topic's directory gets another name, in one step. What of it is in memory is another matter.
+    pub fn bury(&self, topic: &str) -> Result<()> {
+        let to = self.dirs.root.join(format!("{topic}{BURIED}"));
+        if self
+            .dirs
+            .disk
+            .rename_dir(&self.dirs.root.join(topic), &to)?
+        {
+            self.dirs.disk.fs.sync_dir(&self.dirs.root)?;
+            self.buried().push(to);
+        }
+        Ok(())
+    }
+
+    /// Deletes what was buried.
+    pub fn clear_buried(&self) -> Result<()> {
+        let gone = std::mem::take(&mut *self.buried());
+        for dir in &gone {
+            self.dirs.disk.remove_dir(dir)?;
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // Before the next topic is buried: should both come back, no checkpoint would count exactly these.
+        self.dirs.disk.fs.sync_dir(&self.dirs.root)
+    }
+
+    /// Reads the queues' directories; entries at or behind `dispatched` are dropped. Returns what the queues are, and what
+    /// those of deleted topics are.
     pub fn load(
         &self,
         log_start: i64,
         dispatched: i64,
         clean: bool,
-    ) -> std::result::Result<(u64, u64), QueueLoadError> {
+        unsynced: &mut Unsynced,
+    ) -> std::result::Result<(Sum, Sum), QueueLoadError> {
         self.topics
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.light.store(0, Ordering::Relaxed);
-        let (mut count, mut ends) = (0, 0);
+        self.buried().clear();
+        let (mut there, mut buried) = (Sum::default(), Sum::default());
         for topic in self.dirs.disk.fs.list_dirs(&self.dirs.root)? {
             let topic: Arc<str> = topic.into();
             for id in self.dirs.disk.fs.list_dirs(&self.dirs.root.join(&*topic))? {
@@ -148,13 +203,23 @@ impl Queues {
                     continue;
                 };
                 let queue = Queue::new(topic.clone(), queue_id);
-                queue.load(&self.dirs, log_start, dispatched, clean)?;
-                count += u64::from(queue.max() > 0);
-                ends += queue.max() as u64;
-                self.insert(Arc::new(queue));
+                queue.load(&self.dirs, log_start, dispatched, clean, unsynced)?;
+                if topic.ends_with(BURIED) {
+                    buried.count(&queue);
+                } else {
+                    there.count(&queue);
+                    self.insert(Arc::new(queue));
+                }
+            }
+            if topic.ends_with(BURIED) {
+                self.buried().push(self.dirs.root.join(&*topic));
             }
         }
-        Ok((count, ends))
+        if !self.buried().is_empty() {
+            // Whoever buried them may have died before this, and their topics may be made anew now.
+            self.dirs.disk.fs.sync_dir(&self.dirs.root)?;
+        }
+        Ok((there, buried))
     }
 
     /// Deletes all queues.

@@ -8,17 +8,19 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::disk;
 use crate::error::{StoreError, io_error};
 use crate::queue::QueueLoadError;
+use crate::queues::Sum;
 use crate::store::Store;
 use crate::writer::{Recovery, Writer};
 use rocketmq_protocol::record::{MAGIC_V1, MAGIC_V2, RecordError, Seen, View};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// Bytes read at once.
 const CHUNK: usize = 4 << 20;
 /// Dispatched entries are published this often, which also bounds memory.
 const PUBLISH_EVERY: u64 = 1 << 16;
-/// The smallest piece that a disk writes whole: a lost write leaves at least this many zeros.
+/// The smallest piece that a disk writes whole.
 const SECTOR: usize = 512;
 /// A Java broker's checkpoint may be ahead of its queues by this.
 const CHECKPOINT_SLACK_MS: i64 = 3000;
@@ -34,6 +36,7 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     let bases = store.log.bases();
     if bases.is_empty() {
         // Without a log there is nothing that queues or index could point to.
+        store.progress().unsynced.dirs.push(root.clone());
         store
             .queues
             .destroy()
@@ -55,6 +58,10 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     let mark = saved
         .mark
         .filter(|mark| mark.dispatched >= start && mark.dispatched <= limit);
+    store.dispatched.store(
+        mark.map_or(start, |mark| mark.dispatched),
+        Ordering::Release,
+    );
     let from = match mark {
         Some(mark) => mark.dispatched,
         None => java_start(&store, &bases, &saved, clean)?,
@@ -67,22 +74,32 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     };
 
     let mut queues_from = from;
-    let found = load_queues(&store, queues_from, clean && mark.is_some())?;
-    if mark.is_some_and(|mark| found != (mark.queues, mark.queue_ends)) {
+    let (there, buried) = load_queues(&store, queues_from, clean && mark.is_some())?;
+    if mark.is_some_and(|mark| {
+        // The mark may have been written before a topic was deleted, or after it.
+        let before = (there.queues + buried.queues, there.ends + buried.ends);
+        let counted = (mark.queues, mark.queue_ends);
+        counted != (there.queues, there.ends) && counted != before
+    }) {
+        store.forget_checkpoint()?;
         queues_from = start;
         load_queues(&store, queues_from, false)?;
     }
     let mut index_from = from;
     if let Some(index) = &store.index {
         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.load(from, clean && mark.is_some())?;
+        let mut progress = store.progress();
+        index.load(from, clean && mark.is_some(), &mut progress.unsynced)?;
+        drop(progress);
         let end = index
             .end_below(from)
             .map_err(io_error("reading the index in", root))?;
         if mark.is_some_and(|mark| end != mark.index_end && mark.index_end >= start) {
+            store.forget_checkpoint()?;
             index
                 .destroy()
                 .map_err(io_error("removing the index in", root))?;
+            store.progress().unsynced.dirs.push(root.clone());
             index_from = start;
         }
     }
@@ -95,6 +112,7 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
         chunk: Vec::new(),
         chunk_at: scan_from,
         crc: store.options.check_crc_on_recover,
+        synced,
     };
     let mut redispatched = 0;
     // Readers do not run yet; the published end is what the scan has verified.
@@ -118,7 +136,19 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     };
     let end = scan.at;
     writer.publish_recovered(end, now_ms)?;
-    let truncated = settle_end(&store, end, limit, &stop, synced)?;
+    let truncated = settle_end(
+        &store,
+        end,
+        limit,
+        &stop,
+        mark.map_or(start, |mark| mark.synced),
+        clean,
+    )?;
+    if !clean && checkpoint::had_failed(store.fs(), root)? {
+        store
+            .log
+            .write_again(mark.map_or(start, |mark| mark.synced.min(end)), end)?;
+    }
     store.log.cut(end)?;
     store.log.set_flushed(if clean {
         end
@@ -136,11 +166,16 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     })
 }
 
-fn load_queues(store: &Store, dispatched: i64, clean: bool) -> Result<(u64, u64), StoreError> {
+fn load_queues(store: &Store, dispatched: i64, clean: bool) -> Result<(Sum, Sum), StoreError> {
     let root = store.options.root.join("consumequeue");
     store
         .queues
-        .load(store.log.start(), dispatched, clean)
+        .load(
+            store.log.start(),
+            dispatched,
+            clean,
+            &mut store.progress().unsynced,
+        )
         .map_err(|error| match error {
             QueueLoadError::Io(source) => io_error("loading queues in", &root)(source),
             QueueLoadError::FileSize { path, found } => StoreError::FileSize {
@@ -199,6 +234,8 @@ struct Scan<'a> {
     chunk: Vec<u8>,
     chunk_at: i64,
     crc: bool,
+    /// What lies behind it may have been lost sector by sector.
+    synced: i64,
 }
 
 impl Scan<'_> {
@@ -252,6 +289,12 @@ impl Scan<'_> {
                     } else {
                         Ok(())
                     } {
+                        Ok(())
+                            if self.at + record.total_len() as i64 > self.synced
+                                && has_zeros(&record) =>
+                        {
+                            "its topic or properties hold zeros, as a lost write leaves them".into()
+                        }
                         Ok(()) => {
                             let (at, len) = (self.at, record.total_len());
                             self.at += len as i64;
@@ -286,19 +329,42 @@ impl Scan<'_> {
     }
 }
 
+/// Whether zeros stand where a record never has them. Topic and properties have no checksum: this is how a part of them that
+/// was not written shows. ([`RecordBatch::push`](crate::RecordBatch::push) takes no such record.)
+fn has_zeros(record: &View<'_>) -> bool {
+    record.topic_bytes().contains(&0)
+        || record
+            .properties()
+            .is_ok_and(|text| text.as_bytes().contains(&0))
+}
+
 /// Decides what the bytes behind the last whole record are. Nothing, or the rest of a write that a crash interrupted: the
-/// number of bytes to cut. Whole records further on: damage, unless the bytes between were never synced and hold a sector
-/// of zeros, which is how a power cut loses writes out of order.
+/// number of bytes to cut. But damage, if they were synced (`synced`), or if whole records follow and no write was lost:
+/// a power cut loses the writes since the last sync in any order, a clean stop (`clean`) none.
 fn settle_end(
     store: &Store,
     end: i64,
     limit: i64,
     stop: &str,
     synced: i64,
+    clean: bool,
 ) -> Result<u64, StoreError> {
+    let (stale_end, next) = look_behind(store, end, limit)?;
+    let torn = next.is_none() || !clean && lost_write(store, end)?;
+    if end < synced || !torn {
+        return Err(StoreError::Damaged {
+            at: end,
+            what: stop.to_owned(),
+            next,
+        });
+    }
+    Ok((stale_end - end) as u64)
+}
+
+/// Where the bytes behind the end stop, and the next whole record among them.
+fn look_behind(store: &Store, end: i64, limit: i64) -> Result<(i64, Option<i64>), StoreError> {
     let log = &store.log;
     let mut stale_end = end;
-    let mut lost_write = false;
     let mut base = log.base_of(end);
     while base < limit && log.has_file(base) {
         let path = log.path(base);
@@ -307,9 +373,6 @@ fn settle_end(
         while let Some(data) =
             disk::next_data(&file, (at - base) as u64).map_err(io_error("reading", &path))?
         {
-            if data as i64 + base > at {
-                lost_write = true;
-            }
             at = base + data as i64;
             let len = CHUNK.min((base + log.file_size() - at) as usize);
             if len == 0 {
@@ -319,20 +382,11 @@ fn settle_end(
             if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
                 stale_end = at + last as i64 + 1;
             }
-            if let Some(next) = find_record(log, &path, &file, base, at, &bytes)? {
-                let between = &bytes[..(next - at) as usize];
-                lost_write |= has_zero_sector(between, (at - base) as usize);
-                if end < synced || !lost_write {
-                    return Err(StoreError::Damaged {
-                        at: end,
-                        what: stop.to_owned(),
-                        next,
-                    });
-                }
-                return Ok((stale_end - end) as u64);
+            let next = find_record(log, &path, &file, base, at, &bytes, end)?;
+            if next.is_some() {
+                return Ok((stale_end, next));
             }
-            lost_write |= has_zero_sector(&bytes, (at - base) as usize);
-            if (len as i64) < CHUNK as i64 {
+            if len < CHUNK {
                 break;
             }
             // A record's head may lie across the border of two chunks.
@@ -340,13 +394,40 @@ fn settle_end(
         }
         base += log.file_size();
     }
-    Ok((stale_end - end) as u64)
+    Ok((stale_end, None))
+}
+
+/// Whether a part of the record at `end` was never written. It then ends with a sector: the sector is zeros from some place
+/// on, since it was lost, or saved before the rest of it was written.
+fn lost_write(store: &Store, end: i64) -> Result<bool, StoreError> {
+    let log = &store.log;
+    let base = log.base_of(end);
+    let path = log.path(base);
+    let file = log.open(base).map_err(io_error("opening", &path))?;
+    let at = (end - base) as usize;
+    let head = disk::read_array::<8>(&file, at as u64).map_err(io_error("reading", &path))?;
+    let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let magic = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    let in_file = log.file_size() as usize;
+    let known = (magic == MAGIC_V1 || magic == MAGIC_V2) && len <= in_file - at;
+    let record_end = at + if known { len.max(8) } else { 8 };
+    let last = record_end.next_multiple_of(SECTOR).min(in_file);
+    let bytes = disk::read_at(&file, at as u64, last - at).map_err(io_error("reading", &path))?;
+    let mut border = at + 1;
+    while border < last {
+        border = border.next_multiple_of(SECTOR).min(last);
+        if bytes.get(border - 1 - at).is_none_or(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        border += 1;
+    }
+    Ok(false)
 }
 
 /// Bytes of a record that show its size, magic and place.
 const HEAD: usize = 36;
 
-/// The first whole record in `bytes` that says it stands where it stands, CRC checked.
+/// The first whole record in `bytes`, behind the log's end, that says it stands where it stands, CRC checked.
 fn find_record(
     log: &crate::commit_log::CommitLog,
     path: &Path,
@@ -354,6 +435,7 @@ fn find_record(
     base: i64,
     at: i64,
     bytes: &[u8],
+    end: i64,
 ) -> Result<Option<i64>, StoreError> {
     for skip in 0..bytes.len().saturating_sub(HEAD) {
         // The magics' first byte, cheap to look for.
@@ -369,7 +451,7 @@ fn find_record(
         let place =
             i64::from_be_bytes(bytes[skip + 28..skip + 36].try_into().expect("eight bytes"));
         let here = at + skip as i64;
-        if (magic != MAGIC_V1 && magic != MAGIC_V2) || place != here {
+        if (magic != MAGIC_V1 && magic != MAGIC_V2) || place != here || here <= end {
             continue;
         }
         let len = i32::from_be_bytes(bytes[skip..skip + 4].try_into().expect("four bytes"));
@@ -383,14 +465,4 @@ fn find_record(
         }
     }
     Ok(None)
-}
-
-/// Whether a sector that lies wholly in `bytes` is all zeros; `at` is the place of `bytes` in its file.
-fn has_zero_sector(bytes: &[u8], at: usize) -> bool {
-    let first = at.next_multiple_of(SECTOR) - at;
-    bytes
-        .get(first..)
-        .unwrap_or_default()
-        .chunks_exact(SECTOR)
-        .any(|sector| sector.iter().all(|byte| *byte == 0))
 }

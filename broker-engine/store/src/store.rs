@@ -3,7 +3,7 @@
 use crate::StoreOptions;
 use crate::checkpoint::{self, Checkpoint, Mark};
 use crate::commit_log::CommitLog;
-use crate::disk::{self, Disk, File, FileSystem};
+use crate::disk::{self, Disk, File, FileSystem, Unsynced};
 use crate::error::{StoreError, io_error};
 use crate::index::{Index, Key};
 use crate::queue::{Queue, QueueDirs};
@@ -11,7 +11,7 @@ use crate::queues::Queues;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Files a store keeps open at once; the rest of a process's 1024 descriptors is for connections.
@@ -32,18 +32,23 @@ pub(crate) struct Store {
     /// Queue entries in memory that are in no file.
     pub entries_pending: AtomicUsize,
     pub poison: OnceLock<String>,
+    /// The checkpoint on disk: queues and index hold every record before it.
+    pub dispatched: AtomicI64,
     pub disk_percent: AtomicU32,
     /// Queues, index or checkpoint could not be written for lack of room: nothing is taken until they can.
     pub no_room: AtomicBool,
-    progress: Mutex<Progress>,
+    pub progress: Mutex<Progress>,
 }
 
+/// How far queues, index and checkpoint are on disk. Whoever writes queues or index holds it.
 #[derive(Debug)]
-struct Progress {
+pub(crate) struct Progress {
     file: File,
     sequence: u64,
     /// Queues with written entries still in memory.
     warm: Vec<Arc<Queue>>,
+    /// Also what an earlier round wrote before it found no room.
+    pub unsynced: Unsynced,
 }
 
 /// One round of writing and syncing what the log's owner has dispatched; runs on any thread.
@@ -88,12 +93,14 @@ impl Store {
             index_pending: Mutex::default(),
             entries_pending: AtomicUsize::new(0),
             poison: OnceLock::new(),
+            dispatched: AtomicI64::new(0),
             disk_percent: AtomicU32::new(0),
             no_room: AtomicBool::new(false),
             progress: Mutex::new(Progress {
                 file,
                 sequence: 0,
                 warm: Vec::new(),
+                unsynced: Unsynced::default(),
             }),
             options,
         })
@@ -101,6 +108,10 @@ impl Store {
 
     pub fn fs(&self) -> &FileSystem {
         &self.queues.dirs.disk.fs
+    }
+
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses when an earlier write or sync failed.
@@ -113,7 +124,9 @@ impl Store {
 
     /// No more writes are accepted after this.
     pub fn fail(&self, error: StoreError) -> StoreError {
-        let _ = self.poison.set(error.to_string());
+        if self.poison.set(error.to_string()).is_ok() {
+            checkpoint::mark_failed(self.fs(), &self.options.root);
+        }
         error
     }
 
@@ -150,10 +163,10 @@ impl Store {
     pub fn write_queues(
         &self,
         queues: &[Arc<Queue>],
-        files: &mut Vec<PathBuf>,
+        unsynced: &mut Unsynced,
     ) -> Result<(), StoreError> {
         for (done, queue) in queues.iter().enumerate() {
-            match queue.write(&self.queues.dirs, files) {
+            match queue.write(&self.queues.dirs, unsynced) {
                 Ok(wrote) => {
                     (self.entries_pending).fetch_sub(wrote.entries, Ordering::Relaxed);
                     if wrote.more {
@@ -172,20 +185,26 @@ impl Store {
 
     /// What was written to these files is on disk when this returns. They are opened once more, since as many descriptors
     /// as there are queues cannot be held until now; the kernel tells whoever syncs first of a failed write.
-    fn sync_files(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
-        if paths.len() > SYNCED_ONE_BY_ONE {
+    fn sync_all_of(&self, unsynced: &Unsynced) -> Result<(), StoreError> {
+        if unsynced.files.len() + unsynced.dirs.len() > SYNCED_ONE_BY_ONE {
             let root = &self.options.root;
             return self
                 .fs()
                 .sync_all(root)
                 .map_err(io_error("syncing the disk of", root));
         }
-        for path in paths {
+        for path in &unsynced.files {
             match self.queues.dirs.disk.open(path) {
                 Ok(file) => disk::sync(&file).map_err(io_error("syncing", path))?,
                 // Retention or the deletion of its topic has taken it meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(io_error("opening", path)(error)),
+            }
+        }
+        for dir in &unsynced.dirs {
+            match self.fs().sync_dir(dir) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => other.map_err(io_error("syncing directory", dir))?,
             }
         }
         Ok(())
@@ -204,6 +223,13 @@ impl Store {
         io_error(action, path)(error)
     }
 
+    /// Queues or index are about to be made anew: should that be interrupted, the next start must not believe what is left.
+    pub fn forget_checkpoint(&self) -> Result<(), StoreError> {
+        let path = checkpoint::path(&self.options.root);
+        checkpoint::write(&self.progress().file, Checkpoint::default())
+            .map_err(io_error("writing", &path))
+    }
+
     /// Looks at the disk again.
     pub fn measure_disk(&self) {
         if let Ok(percent) = self.fs().used_percent(self.log.dir()) {
@@ -214,7 +240,7 @@ impl Store {
     /// Gives back what is only kept for speed.
     pub fn cool(&self) {
         self.log.forget_tail();
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress();
         for queue in std::mem::take(&mut progress.warm) {
             queue.cool();
         }
@@ -238,26 +264,20 @@ impl CheckpointJob {
 
     fn round(&self) -> Result<(), StoreError> {
         let store = &*self.store;
-        let mut progress = store
-            .progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut files = Vec::new();
+        let mut progress = store.progress();
         let dirty = store.queues.take_dirty();
-        store.write_queues(&dirty, &mut files)?;
+        store.write_queues(&dirty, &mut progress.unsynced)?;
         let (mut index_timestamp, mut index_end) = (self.timestamp, -1);
         if let Some(index) = store.caught_up_index(self.now_ms) {
             let dir = store.options.root.join("index");
             let full = |error| store.no_room_or_io("writing the index", &dir, error);
             let mut index = index.map_err(full)?;
-            index.write(&mut files).map_err(full)?;
+            index.write(&mut progress.unsynced).map_err(full)?;
             index_timestamp = index.end_timestamp().min(self.timestamp);
             index_end = index.end_below(self.position).map_err(full)?;
         }
-        let synced = store.log.sync()?;
-        files.sort();
-        files.dedup();
-        store.sync_files(&files)?;
+        store.log.sync()?;
+        store.sync_all_of(&progress.unsynced.take())?;
         // A round that was overtaken must not take the mark back.
         if self.sequence > progress.sequence {
             progress.sequence = self.sequence;
@@ -270,7 +290,8 @@ impl CheckpointJob {
                 logics_offset: self.position,
                 mark: Some(Mark {
                     dispatched: self.position,
-                    synced,
+                    // Synced is more, but this is where a record ends.
+                    synced: self.position,
                     queues: self.queues,
                     queue_ends: self.queue_ends,
                     index_end,
@@ -279,6 +300,10 @@ impl CheckpointJob {
             let path = checkpoint::path(&store.options.root);
             checkpoint::write(&progress.file, checkpoint)
                 .map_err(|error| store.no_room_or_io("writing", &path, error))?;
+            store.dispatched.store(self.position, Ordering::Release);
+            let queues = &store.queues.dirs.root;
+            (store.queues.clear_buried())
+                .map_err(|error| store.no_room_or_io("deleting queues in", queues, error))?;
         }
         store.no_room.store(false, Ordering::Release);
         let still_warm: HashSet<*const Queue> = dirty.iter().map(Arc::as_ptr).collect();

@@ -38,7 +38,8 @@ pub fn write(path: &Path, text: &str) -> Result<(), TableError> {
 /// As `write`, on a file system of choice.
 pub fn write_on(fs: &FileSystem, path: &Path, text: &str) -> Result<(), TableError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs.make_dir(dir).map_err(failed("making directory", dir))?;
+    fs.make_dir_synced(dir)
+        .map_err(failed("making directory", dir))?;
     let partial = with_suffix(path, ".partial");
     fs.write_file(&partial, text.as_bytes())
         .map_err(failed("writing table", &partial))?;

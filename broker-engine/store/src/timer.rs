@@ -109,7 +109,7 @@ impl TimerFiles {
     pub fn open_on(fs: FileSystem, root: &Path) -> Result<OpenedTimer> {
         let check_path = root.join("config").join("timercheck");
         let check_dir = root.join("config");
-        fs.make_dir(&check_dir)
+        fs.make_dir_synced(&check_dir)
             .map_err(io_error("making", &check_dir))?;
         let check = fs
             .open(&check_path, Open::Make)
@@ -148,8 +148,12 @@ impl TimerFiles {
         if whole {
             files.waiting = files.count_from(progress.read_ms)?;
         }
-        // From here on only a clean stop makes the wheel whole again.
+        // From here on only a clean stop makes the wheel whole again: on disk before anything else changes.
         files.write_progress(progress, false)?;
+        (disk::sync(&files.check))
+            .and_then(|()| files.disk.fs.sync_dir(&check_dir))
+            .and_then(|()| files.disk.fs.sync_dir(root))
+            .map_err(io_error("syncing", &files.check_path))?;
         Ok(OpenedTimer {
             files,
             progress,
@@ -238,11 +242,15 @@ impl TimerFiles {
     pub fn write_progress(&mut self, progress: Progress, whole: bool) -> Result<()> {
         self.counter += 1;
         let bytes = check_bytes(progress, self.end, self.counter, whole);
-        let written = disk::write_at(&self.check, &bytes, 0);
+        // That the wheel is whole is said when it is on disk, and not before.
+        let before = if whole {
+            disk::sync(&self.wheel).and_then(|()| self.sync_log())
+        } else {
+            Ok(())
+        };
+        let written = before.and_then(|()| disk::write_at(&self.check, &bytes, 0));
         let synced = written.and_then(|()| {
             if whole {
-                disk::sync(&self.wheel)?;
-                self.sync_log()?;
                 disk::sync(&self.check)
             } else {
                 Ok(())
@@ -340,7 +348,9 @@ impl TimerFiles {
         let first = from_ms.div_euclid(SLOT_MS);
         let mut waiting = 0;
         let mut at = 0;
-        while let Ok(Some(data)) = disk::next_data(&self.wheel, at) {
+        while let Some(data) =
+            disk::next_data(&self.wheel, at).map_err(io_error("reading", &self.wheel_path))?
+        {
             at = data - data % SLOT_LEN;
             let bytes = disk::read_at(&self.wheel, at, 1 << 16)
                 .map_err(io_error("reading", &self.wheel_path))?;

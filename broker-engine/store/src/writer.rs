@@ -153,7 +153,7 @@ impl Writer {
         options: StoreOptions,
         now_ms: i64,
     ) -> Result<Opened, StoreError> {
-        fs.make_dir(&options.root)
+        fs.make_dir_synced(&options.root)
             .map_err(io_error("making directory", &options.root))?;
         let lock = checkpoint::lock(&fs, &options.root)?;
         let store = Arc::new(Store::new(fs, options)?);
@@ -223,7 +223,10 @@ impl Writer {
                 "consume queues or index could not be written".into(),
             ));
         }
-        self.reserve(batches)?;
+        match self.reserve(batches) {
+            Err(error @ StoreError::Io { .. }) => return Err(self.store.fail(error)),
+            other => other?,
+        }
         // A clock that steps back must not turn the order of store times around: searches by time rely on it.
         self.store_timestamp = self.store_timestamp.max(now_ms);
         let before = self.store.log.end();
@@ -238,6 +241,7 @@ impl Writer {
                 self.keys.clear();
                 self.arrivals.clear();
                 self.pieces.clear();
+                self.store.log.forget_behind(before);
                 let StoreError::Io { source, .. } = &error else {
                     return Err(error);
                 };
@@ -454,11 +458,11 @@ impl Writer {
     /// Writes entries and keys here when the checkpoint does not keep up, so that memory stays bounded.
     fn relieve(&mut self, now_ms: i64) -> Result<(), StoreError> {
         if self.store.entries_pending.load(Ordering::Relaxed) > ENTRIES_PENDING_MAX {
+            // A checkpoint under way ends first: it must not miss what is written here.
+            let mut progress = self.store.progress();
             let dirty = self.store.queues.take_dirty();
-            match self.store.write_queues(&dirty, &mut Vec::new()) {
-                // The queues just written still need their sync: the checkpoint looks at them once more.
-                Ok(()) => self.store.queues.mark_dirty(dirty),
-                Err(StoreError::DiskFull(_)) => {}
+            match self.store.write_queues(&dirty, &mut progress.unsynced) {
+                Ok(()) | Err(StoreError::DiskFull(_)) => {}
                 Err(error) => return Err(self.store.fail(error)),
             }
         }
@@ -553,7 +557,9 @@ impl Writer {
         let mut deleted = 0;
         if expired_go || all_go {
             let now = UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
+            // Neither the last file, nor one whose records the queues may lose with the power: their numbers would begin anew.
             let last = store.log.base_of(store.log.end().max(1) - 1);
+            let last = last.min(store.log.base_of(store.dispatched.load(Ordering::Acquire)));
             for base in store.log.bases().into_iter().take(DELETE_MAX) {
                 if base >= last {
                     break;
@@ -592,27 +598,22 @@ impl Writer {
         Ok(deleted)
     }
 
-    /// Drops a topic's queues (DELETE_TOPIC_IN_BROKER 215). The checkpoint is written before this returns: a crash does not
-    /// bring them back.
+    /// Drops a topic's queues (DELETE_TOPIC_IN_BROKER 215). A crash leaves all of them or none, and none once this returned:
+    /// a checkpoint that counts them, one rename, a checkpoint that does not.
     pub fn delete_topic(&mut self, topic: &str, now_ms: i64) -> Result<(), StoreError> {
-        self.store.check()?;
-        for queue in self.store.queues.remove_topic(topic) {
+        self.checkpointed = None;
+        self.housekeep(now_ms)?;
+        let store = self.store.clone();
+        if dispatch::names_a_directory(topic) {
+            let root = &store.queues.dirs.root;
+            (store.queues.bury(topic))
+                .map_err(|error| store.fail(io_error("deleting queues in", root)(error)))?;
+        }
+        for queue in store.queues.remove_topic(topic) {
             if let Some(index) = self.slots.find(topic, queue.queue_id) {
                 self.slots.remove(index);
             }
-            let path = self.store.options.root.join("consumequeue").join(topic);
-            queue
-                .delete(&self.store.queues.dirs)
-                .map_err(io_error("deleting queues in", &path))?;
-        }
-        if dispatch::names_a_directory(topic) {
-            let path = self.store.options.root.join("consumequeue").join(topic);
-            self.store
-                .queues
-                .dirs
-                .disk
-                .remove_dir(&path)
-                .map_err(io_error("deleting", &path))?;
+            queue.forget();
         }
         self.checkpointed = None;
         self.housekeep(now_ms)
@@ -620,6 +621,14 @@ impl Writer {
 
     /// Flushes all, writes the checkpoint, removes `abort`.
     pub fn close(mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.store.check()?;
+        if !self.raw.is_empty() {
+            // A part of a master's record: after a clean stop nothing at the end counts as torn.
+            let end = self.store.log.end() - self.raw.len() as i64;
+            self.store.log.publish(end);
+            (self.store.log.cut(end)).map_err(|error| self.store.fail(error))?;
+            self.raw.clear();
+        }
         self.checkpointed = None;
         self.housekeep(now_ms)?;
         let abort = checkpoint::abort_path(&self.store.options.root);

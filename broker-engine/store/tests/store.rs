@@ -219,7 +219,7 @@ fn a_damaged_record_with_whole_ones_behind_it_is_reported_and_nothing_is_cut() {
     match Writer::open(options(dir.path()), 3_000) {
         Err(StoreError::Damaged {
             at, next: found, ..
-        }) => assert_eq!((at, found), (bad, next)),
+        }) => assert_eq!((at, found), (bad, Some(next))),
         other => panic!("expected damage, got {other:?}"),
     }
     overwrite(dir.path(), bad + 90, &before[bad as usize + 90..][..1]);

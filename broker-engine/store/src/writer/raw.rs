@@ -3,7 +3,7 @@
 use super::{Arrival, Key, RAW_KEPT, Writer};
 use crate::disk;
 use crate::dispatch;
-use crate::error::StoreError;
+use crate::error::{StoreError, io_error};
 use crate::lmq;
 use crate::reader::QueueEntry;
 use bytes::{Buf, Bytes, BytesMut};
@@ -30,7 +30,7 @@ impl Writer {
             && at % size == 0
             && !bytes.is_empty()
         {
-            self.store.log.create(at)?;
+            self.make_file(at)?;
             self.store.log.set_flushed(at);
             self.store.log.publish(at);
             end = at;
@@ -42,16 +42,20 @@ impl Writer {
         let mut base = self.store.log.base_of(end);
         while base < end + bytes.len() as i64 {
             if !self.store.log.has_file(base) {
-                self.store.log.create(base)?;
+                self.make_file(base)?;
             }
             base += size;
         }
+        let (before, raw_before) = (end, self.raw.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = (size - end.rem_euclid(size)).min(rest.len() as i64) as usize;
             self.pieces.push(Bytes::copy_from_slice(&rest[..room]));
             if let Err(error) = self.write(end) {
+                // The whole is refused, and will come again.
                 self.pieces.clear();
+                self.raw.truncate(raw_before);
+                self.store.log.forget_behind(before);
                 let full = matches!(&error, StoreError::Io { source, .. } if disk::is_full(source));
                 return Err(if full {
                     StoreError::DiskFull(error.to_string())
@@ -68,6 +72,13 @@ impl Writer {
         self.publish(end);
         self.relieve(now_ms)?;
         dispatched.map(|()| end)
+    }
+
+    fn make_file(&self, base: i64) -> Result<(), StoreError> {
+        self.store.log.create(base).map_err(|error| match error {
+            StoreError::DiskFull(_) => error,
+            other => self.store.fail(other),
+        })
     }
 
     /// Dispatches the whole records at the start of `raw`, which ends at `end`.
@@ -215,6 +226,11 @@ impl Writer {
     fn forget_queue(&mut self, index: usize) {
         let queue = self.slots.remove(index);
         self.store.queues.remove_queue(&queue);
-        let _ = queue.delete(&self.store.queues.dirs);
+        let topic = self.store.queues.dirs.root.join(&*queue.topic);
+        self.store.progress().unsynced.dirs.push(topic.clone());
+        if let Err(error) = queue.delete(&self.store.queues.dirs) {
+            self.store
+                .fail(io_error("deleting an old queue of", &topic)(error));
+        }
     }
 }

@@ -124,7 +124,12 @@ impl FileNode {
         let end = at + len;
         let (first, last) = (at.div_ceil(SECTOR as u64), end / SECTOR as u64);
         let whole: Vec<u64> = if first < last {
-            self.cache.range(first..last).map(|(n, _)| *n).collect()
+            let cached = self.cache.range(first..last);
+            // On disk there may be what the cache no longer holds: a failed sync forgot it.
+            cached
+                .chain(self.durable.range(first..last))
+                .map(|(n, _)| *n)
+                .collect()
         } else {
             Vec::new()
         };
@@ -232,6 +237,18 @@ fn zero_tail(sectors: &mut Sectors, len: u64) {
     }
 }
 
+/// How much of a write is done that ends early: the kernel copies page by page, so it ends at a sector's border.
+fn part(at: u64, len: usize, least: usize, random: &mut Random) -> usize {
+    let upto = at + random.below(len as u64 + SECTOR as u64);
+    let border = upto - upto % SECTOR as u64;
+    let part = border.saturating_sub(at) as usize;
+    if part < least || part > len {
+        len
+    } else {
+        part
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -277,11 +294,9 @@ impl Handle {
         let (now, full, short) = (state.now, state.full, state.habits.short_write_one_in);
         let mut random = state.random.clone();
         let mut count = match &fate {
-            Fate::Whole if bytes.len() > 1 && random.one_in(short) => {
-                1 + random.below(bytes.len() as u64 - 1) as usize
-            }
+            Fate::Whole if random.one_in(short) => part(at, bytes.len(), 1, &mut random),
             Fate::Whole => bytes.len(),
-            Fate::Torn | Fate::Fails(_) => random.below(bytes.len() as u64 + 1) as usize,
+            Fate::Torn | Fate::Fails(_) => part(at, bytes.len(), 0, &mut random),
         };
         let file = state.file(self.id)?;
         if full {
@@ -336,7 +351,11 @@ impl Handle {
         let fate = state.enter(Call::Write, self.life)?;
         let state = &mut *state;
         let len = match &fate {
-            Fate::Torn => state.random.below(len + 1),
+            Fate::Torn => {
+                // Sector after sector.
+                let upto = at + state.random.below(len + 1);
+                (upto - upto % SECTOR as u64).saturating_sub(at)
+            }
             // As a file system without the call answers: the caller then writes zeros.
             Fate::Fails(error) if error.raw_os_error() != Some(EIO) => return Ok(false),
             Fate::Fails(_) => return Err(Error::from_raw_os_error(EIO)),
