@@ -1,0 +1,356 @@
+//! A small store's whole life with one failure in it, at each of its calls in turn: EIO, which ends it, and a full disk, which
+//! does not.
+
+use crate::given::{Sent, batch};
+use crate::model::{check_sent, hosts};
+use crate::run::{ROOT, options};
+use crate::side::sent;
+use rocketmq_protocol::record::View;
+use rocketmq_store::simulated::{Crash, Failure, Habits, Random, SimulatedDisk};
+use rocketmq_store::{FileSystem, Reader, StoreError, StoreOptions, Writer, table};
+use std::path::Path;
+
+const NOW: i64 = 1_700_000_000_000;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// What a life left to be found again.
+#[derive(Default)]
+struct Kept {
+    /// Answered, in order; those before `synced` are on disk.
+    sent: Vec<Sent>,
+    synced: usize,
+    /// Not answered, or refused: they may be there. None of them for a disk that is only full.
+    maybe: Vec<Sent>,
+    /// The topic `gone` was deleted, or perhaps.
+    deleted: bool,
+    table: Option<u64>,
+    table_maybe: u64,
+    /// The error that ended it.
+    error: Option<String>,
+}
+
+/// Whether the life goes on behind an error.
+#[derive(Clone, Copy, PartialEq)]
+enum After {
+    Stop,
+    MakeRoom,
+}
+
+struct Life {
+    disk: SimulatedDisk,
+    options: StoreOptions,
+    after: After,
+    kept: Kept,
+}
+
+/// An error that ended the life.
+struct Ended;
+
+impl Life {
+    fn new(after: After, fallocate: bool) -> Self {
+        let disk = SimulatedDisk::new(
+            7,
+            Habits {
+                fallocate,
+                ..Habits::default()
+            },
+        );
+        disk.set_now(NOW);
+        let mut options = options(&mut Random::new(3));
+        options.commit_log_file_size = 2048;
+        options.consume_queue_file_entries = 20;
+        Self {
+            disk,
+            options,
+            after,
+            kept: Kept::default(),
+        }
+    }
+
+    fn fs(&self) -> FileSystem {
+        FileSystem::Simulated(self.disk.clone())
+    }
+
+    /// Takes an answer. An error is one that was asked for; what it leaves is checked at once.
+    fn judge<T>(
+        &mut self,
+        writer: &mut Writer,
+        answer: Result<T, StoreError>,
+    ) -> Result<Option<T>, Ended> {
+        let error = match answer {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error,
+        };
+        assert!(
+            self.disk.failed() > 0,
+            "an error that nobody asked for: {error}"
+        );
+        let one = batch(&[sent(9999, &mut Random::new(1))]);
+        if matches!(error, StoreError::DiskFull(_)) {
+            assert!(
+                self.after == After::MakeRoom,
+                "EIO is no full disk: {error}"
+            );
+            assert!(writer.failure().is_none(), "a full disk is final: {error}");
+            return Ok(None);
+        }
+        // Stopped: nothing is acknowledged behind it, and the reason is told.
+        let reason = writer.failure().map(|failure| failure.to_string());
+        assert!(reason.is_some(), "{error}, and the store goes on");
+        assert!(matches!(
+            writer.append(&mut [one], NOW),
+            Err(StoreError::Poisoned(_))
+        ));
+        assert!(matches!(
+            writer.syncer().sync(),
+            Err(StoreError::Poisoned(_))
+        ));
+        self.kept.error = reason;
+        Err(Ended)
+    }
+
+    fn append(&mut self, writer: &mut Writer, messages: &[Sent]) -> Result<(), Ended> {
+        loop {
+            let answer = writer.append(&mut [batch(messages)], NOW);
+            if answer.is_err() && !matches!(answer, Err(StoreError::DiskFull(_))) {
+                self.kept.maybe.extend_from_slice(messages);
+            }
+            if self.judge(writer, answer)?.is_some() {
+                self.kept.sent.extend_from_slice(messages);
+                return Ok(());
+            }
+            // Refused; what is there can still be read, and there is room again later.
+            self.room(writer)?;
+        }
+    }
+
+    /// There is room again; the next checkpoint says so, without a restart.
+    fn room(&mut self, writer: &mut Writer) -> Result<(), Ended> {
+        self.disk.make_room();
+        let kept = writer.housekeep(NOW);
+        assert!(kept.is_ok(), "there is room again, and {kept:?}");
+        Ok(())
+    }
+
+    fn sync(&mut self, writer: &mut Writer) -> Result<(), Ended> {
+        let answer = writer.syncer().sync();
+        if self.judge(writer, answer)?.is_some() {
+            self.kept.synced = self.kept.sent.len();
+        }
+        Ok(())
+    }
+
+    fn housekeep(&mut self, writer: &mut Writer) -> Result<(), Ended> {
+        let answer = writer.housekeep(NOW);
+        match self.judge(writer, answer)? {
+            Some(()) => self.kept.synced = self.kept.sent.len(),
+            None => self.room(writer)?,
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, version: u64) {
+        self.kept.table_maybe = version;
+        let path = Path::new(ROOT).join("config/topics.json");
+        // A table that could not be written is tried again later; it ends nothing.
+        if table::write_on(&self.fs(), &path, &version.to_string()).is_ok() {
+            self.kept.table = Some(version);
+        }
+    }
+
+    fn open(&mut self) -> Result<Option<(Writer, Reader)>, Ended> {
+        match Writer::open_on(self.fs(), self.options.clone(), NOW) {
+            Ok(opened) => Ok(Some((opened.writer, opened.reader))),
+            Err(error) => {
+                assert!(
+                    self.disk.failed() > 0,
+                    "an error that nobody asked for: {error}"
+                );
+                self.kept.error = Some(error.to_string());
+                if self.after == After::Stop {
+                    return Err(Ended);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opened twice, written, synced, cleaned, closed.
+    fn live(&mut self) -> Result<(), Ended> {
+        let mut random = Random::new(5);
+        let mut number = 0;
+        for round in 0..2 {
+            let (mut writer, reader) = match self.open()? {
+                Some(opened) => opened,
+                None => {
+                    // A full disk may refuse the start; with room it starts.
+                    self.disk.make_room();
+                    self.open()?.expect("there is room again")
+                }
+            };
+            self.table(round * 10 + 1);
+            for step in 0..8 {
+                let messages: Vec<Sent> = (0..3)
+                    .map(|_| {
+                        number += 1;
+                        let mut one = sent(number, &mut random);
+                        if step == 2 {
+                            one.topic = "gone".into();
+                        }
+                        one
+                    })
+                    .collect();
+                self.append(&mut writer, &messages)?;
+                match step {
+                    1 | 4 => self.sync(&mut writer)?,
+                    3 | 6 => self.housekeep(&mut writer)?,
+                    _ => {}
+                }
+            }
+            self.table(round * 10 + 2);
+            self.kept.deleted = true;
+            let answer = writer.delete_topic("gone", NOW);
+            if self.judge(&mut writer, answer)?.is_none() {
+                self.room(&mut writer)?;
+                let again = writer.delete_topic("gone", NOW);
+                assert!(again.is_ok(), "{again:?}");
+            }
+            self.kept.synced = self.kept.sent.len();
+            if round == 0 {
+                let cleaned = writer.clean(NOW + 4 * DAY_MS, true);
+                if let Err(error) = cleaned {
+                    assert!(self.disk.failed() > 0, "{error}");
+                    self.kept.error = Some(error.to_string());
+                    return Err(Ended);
+                }
+            }
+            let _ = reader.query("A", "uniq-1", 8, 0, i64::MAX);
+            let closed = writer.close(NOW);
+            if let Err(error) = closed {
+                assert!(self.disk.failed() > 0, "{error}");
+                self.kept.error = Some(error.to_string());
+                if !matches!(error, StoreError::DiskFull(_)) {
+                    return Err(Ended);
+                }
+                self.disk.make_room();
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens once more, without failures, and finds all that must be there.
+    fn find(&self, crash: Crash, at: u64) {
+        self.disk.make_room();
+        self.disk.restart(crash);
+        let opened = Writer::open_on(self.fs(), self.options.clone(), NOW);
+        let opened = opened.unwrap_or_else(|error| panic!("call {at}, {crash:?}: {error}"));
+        let reader = &opened.reader;
+        let must = if crash == Crash::Kill {
+            self.kept.sent.len()
+        } else {
+            self.kept.synced
+        };
+        let mut at_record = reader.log_start();
+        let mut expected = self
+            .kept
+            .sent
+            .iter()
+            .chain(&self.kept.maybe)
+            .skip_while(|_| false);
+        let mut seen = 0;
+        let mut skipped = at_record == 0;
+        while at_record < reader.log_end() {
+            let Some(bytes) = reader.record_at(at_record).unwrap() else {
+                let size = reader.log_file_size() as i64;
+                at_record = at_record - at_record % size + size;
+                continue;
+            };
+            let record = View::record(&bytes).unwrap().decode().unwrap();
+            assert_eq!(record.store_host, hosts());
+            let next = loop {
+                let next = expected.next().unwrap_or_else(|| {
+                    panic!("call {at}, {crash:?}: nobody asked for what stands at {at_record}")
+                });
+                seen += 1;
+                // Retention took those before the log's start.
+                if skipped || next.properties == record.properties {
+                    break next;
+                }
+            };
+            skipped = true;
+            check_sent(next, &record).unwrap_or_else(|why| panic!("call {at}, {crash:?}: {why}"));
+            at_record += bytes.len() as i64;
+        }
+        assert!(
+            seen >= must,
+            "call {at}, {crash:?}: {seen} of {must} messages are there"
+        );
+        for topic in reader.topics() {
+            for id in reader.queue_ids(&topic) {
+                let (min, max) = reader.queue_bounds(&topic, id);
+                let entries = reader.queue_entries(&topic, id, min, 1000).unwrap();
+                assert_eq!(entries.len() as i64, max - min, "call {at}, {crash:?}");
+                for (number, entry) in entries.iter().enumerate() {
+                    let bytes = reader.record_at(entry.physical_offset).unwrap().unwrap();
+                    let record = View::record(&bytes).unwrap();
+                    assert_eq!(
+                        (record.queue_offset(), record.topic().unwrap()),
+                        (min + number as i64, &*topic)
+                    );
+                }
+            }
+        }
+        let path = Path::new(ROOT).join("config/topics.json");
+        let table = table::read_on(&self.fs(), &path, |_| true).unwrap();
+        let table = table.map(|text| text.parse::<u64>().unwrap());
+        assert!(
+            table == self.kept.table || table == Some(self.kept.table_maybe),
+            "call {at}, {crash:?}: table {table:?}, not {:?}",
+            self.kept.table
+        );
+        opened.writer.close(NOW).unwrap();
+    }
+}
+
+/// Runs the life with a failure at each call in turn, until one has no such call.
+fn at_each_call(failure: Failure, after: After, fallocate: bool) -> (u64, u64) {
+    let mut ended = 0;
+    for at in 1.. {
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            let mut life = Life::new(after, fallocate);
+            life.disk.fail(None, at, failure);
+            let lived = life.live();
+            if life.disk.failed() == 0 {
+                assert!(lived.is_ok());
+                return (at - 1, ended);
+            }
+            ended += u64::from(lived.is_err());
+            life.find(crash, at);
+        }
+    }
+    unreachable!("a life ends")
+}
+
+#[test]
+fn an_error_at_any_call_stops_the_store_and_loses_nothing_acknowledged() {
+    for fallocate in [true, false] {
+        let (calls, ended) = at_each_call(Failure::Io, After::Stop, fallocate);
+        println!(
+            "EIO at each of {calls} calls; {ended} of {} lives ended by it",
+            2 * calls
+        );
+        assert!(calls > 300 && ended > calls, "{calls} calls, {ended} ended");
+    }
+}
+
+#[test]
+fn a_disk_full_at_any_call_refuses_until_there_is_room() {
+    for fallocate in [true, false] {
+        let (calls, ended) = at_each_call(Failure::NoSpace, After::MakeRoom, fallocate);
+        println!(
+            "ENOSPC at each of {calls} calls; {ended} of {} lives ended by it",
+            2 * calls
+        );
+        assert!(calls > 300);
+    }
+}
