@@ -13,7 +13,8 @@ run cost, so --count should be large.
 import argparse, collections, json, os, re, resource, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from measure.servers import ROOT, built
+
 # rmqload's command and options, and the share of --count that it gets: a single request in flight is slow.
 LOADS = {
     "16x1024": ("send 1 KiB, 16 connections, 1024 in flight", 1, "produce --connections 16 --in-flight 1024 --size 1024"),
@@ -23,15 +24,6 @@ LOADS = {
     "batch": ("send batches of 32 x 1 KiB", 1, "produce --connections 16 --in-flight 64 --size 1024 --batch 32"),
     "pull": ("pull 32 x 1 KiB", 1, "consume --connections 4"),
 }
-
-
-def built(variable, *cargo, cwd, path):
-    """A program's path: what the variable says, or cargo's."""
-    if os.environ.get(variable):
-        return os.environ[variable]
-    subprocess.run(["cargo", "build", "--release", *cargo], cwd=cwd, check=True)
-    host = re.search(r"host: (\S+)", subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout)[1]
-    return str(Path(os.environ.get("CARGO_TARGET_DIR", cwd / "target")) / host / "release" / path)
 
 
 class Broker:

@@ -58,6 +58,7 @@ def main():
     p.add_argument("--masters", default="2")
     p.add_argument("--slaves", default="2")
     p.add_argument("--parallel", type=int, default=4)
+    p.add_argument("--json", action="store_true", help="a last line for programs")
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as conf:
         env = dict(os.environ, NO_COLOR="1")
@@ -99,6 +100,8 @@ def main():
         print(f"image {image}: {size / 2**20:.1f} MiB")
         for name, used in sorted(memory.items()):
             print(f"  {name:<28} {used / 2**20:6.1f} MiB (usage less inactive file cache)")
+        if a.json:
+            print(json.dumps({"up_s": ups, "floor_s": floors, "image_mib": size / 2**20}))
 
 
 main()

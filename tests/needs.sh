@@ -42,6 +42,12 @@ need_features() {
     export FEATURES=${CARGO_TARGET_DIR:-$root/target}/$(host_platform)/debug/examples/features
 }
 
+# The program that kills, cuts off, fills up and floods real nodes.
+need_durability() {
+    need_rust && cargo build -p broker-engine --example durability || { echo "it does not build: cargo build -p broker-engine --example durability"; return 1; }
+    export DURABILITY=${CARGO_TARGET_DIR:-$root/target}/$(host_platform)/debug/examples/durability
+}
+
 need_jdk() {
     # A JDK rather than a JRE: the conformance suite is compiled.
     if can_install; then provide javac openjdk-17-jdk-headless || provide javac default-jdk-headless; else provide javac openjdk-17-jdk-headless; fi &&

@@ -21,18 +21,24 @@ pub struct Disk {
     mounted: bool,
 }
 
-impl Disk {
-    /// Why this cannot be had here; `None` when it can.
-    pub fn impossible() -> Option<String> {
-        if !rustix::process::geteuid().is_root() {
-            return Some("mounting a file system of one's own needs root".into());
-        }
-        ["mkfs.ext4", "mount", "umount", "python3"]
-            .into_iter()
-            .find(|tool| !found(tool))
-            .map(|tool| format!("{tool} is missing"))
+/// Whether there can be one here.
+pub fn possible(common: &crate::Common) -> Outcome<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("mounting a file system of one's own needs root".into());
     }
+    for tool in ["mkfs.ext4", "mount", "umount", "python3"] {
+        if !found(tool) {
+            return Err(format!("{tool} is missing").into());
+        }
+    }
+    let dir = common.dir("disk")?;
+    let mut disk = Disk::new(&dir, 16)?;
+    disk.cut()?;
+    disk.detach()?;
+    Ok(std::fs::remove_dir_all(&dir)?)
+}
 
+impl Disk {
     /// Makes and mounts one of that many MiB.
     pub fn new(dir: &Path, mebibytes: u64) -> Outcome<Disk> {
         let mut disk = Disk {

@@ -110,6 +110,18 @@ impl Ledger {
         (first..first + count as u64).map(Message).collect()
     }
 
+    /// How many messages were sent so far.
+    pub fn sent(&self) -> usize {
+        self.state.lock().sent.len()
+    }
+
+    /// How many of the messages from this number on are acknowledged.
+    pub fn acknowledged_from(&self, first: usize) -> usize {
+        let state = self.state.lock();
+        let later = state.sent[first..].iter();
+        later.filter(|sent| sent.acknowledged.is_some()).count()
+    }
+
     /// SEND_OK came for these.
     pub fn acknowledged(&self, messages: &[Message], offset: i64, physical: &[i64]) {
         let at = Instant::now();
@@ -219,6 +231,47 @@ impl Ledger {
             self.check_commits(queue, committed, max, killed, expect)?;
         }
         self.check_promises(log_end, expect)
+    }
+
+    /// Looks only for the round's acknowledged messages, on another broker than the one that acknowledged them.
+    pub async fn promised_are_on(&self, broker: &Broker) -> Outcome<()> {
+        let mut promised: Vec<Vec<(i64, Message)>> = vec![Vec::new(); Queue::all().count()];
+        {
+            let state = self.state.lock();
+            for message in &state.round.acknowledged {
+                let sent = &state.sent[message.0 as usize];
+                if let Some(place) = sent.acknowledged {
+                    promised[sent.queue.index()].push((place.offset, *message));
+                }
+            }
+        }
+        for queue in Queue::all() {
+            let of_queue = &mut promised[queue.index()];
+            of_queue.sort_unstable_by_key(|(offset, _)| *offset);
+            let mut rest = of_queue.as_slice();
+            while let Some((offset, message)) = rest.first() {
+                let bytes = broker.records(queue, *offset).await?;
+                if bytes.is_empty() {
+                    return Err(format!("{queue} lacks message {} at {offset}", message.0).into());
+                }
+                for record in record::records(&bytes) {
+                    let record = record?;
+                    if let Some((offset, message)) = rest.first()
+                        && record.queue_offset() == *offset
+                    {
+                        if record.body() != message.body() {
+                            return Err(format!(
+                                "{queue} has another message than {} at {offset}",
+                                message.0
+                            )
+                            .into());
+                        }
+                        rest = &rest[1..];
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Up to which offset the queue need not be read again; what was held beyond it is gone.

@@ -15,7 +15,9 @@ mod message;
 mod node;
 mod power;
 mod rebuild;
+mod replicated;
 mod report;
+mod rolling;
 mod wire;
 
 use clap::Parser;
@@ -35,19 +37,25 @@ struct Args {
 enum What {
     /// kill -9 at random moments under load
     Kills(kills::Kills),
+    /// kill -9 of a SYNC_MASTER that waits for its slave
+    Replicated(replicated::Replicated),
     /// Power cuts under load, on a file system of its own (root)
     Power(power::Power),
+    /// Whether this machine lets `power` and `full` have a file system of their own: says why not, and fails
+    Disk(Common),
     /// A full disk under load, and room again (root)
     Full(full::Full),
     /// Hostile clients beside good ones
     Hostile(hostile::Hostile),
+    /// Rolling restarts of a cluster of rmqctl's under load
+    Rolling(rolling::Rolling),
 }
 
 /// What all of them need.
 #[derive(Debug, clap::Args)]
 struct Common {
     /// The binary whose engine is tried
-    #[arg(long)]
+    #[arg(long, default_value = "rmqctl")]
     rmqctl: PathBuf,
     /// First of the ports used; twenty are enough
     #[arg(long, default_value_t = 25010)]
@@ -81,7 +89,10 @@ impl Common {
 async fn main() -> ExitCode {
     let ended = match Args::parse().what {
         What::Kills(args) => kills::run(args).await,
+        What::Replicated(args) => replicated::run(args).await,
+        What::Rolling(args) => rolling::run(args).await,
         What::Power(args) => power::run(args).await,
+        What::Disk(common) => disk::possible(&common),
         What::Full(args) => full::run(args).await,
         What::Hostile(args) => hostile::run(args).await,
     };

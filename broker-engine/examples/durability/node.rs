@@ -5,6 +5,7 @@ use broker_engine::config::{self, BrokerConfig};
 use broker_engine::net::Client;
 use rocketmq_protocol::code::request;
 use rocketmq_protocol::{Command, ExtFields};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -155,12 +156,24 @@ impl Node {
 
     /// SIGTERM, and waits for its end.
     pub async fn stop(&mut self) -> Outcome<ExitStatus> {
-        if let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        }
+        self.signal(Signal::TERM)?;
         self.ended(STOP).await
+    }
+
+    /// SIGSTOP: not another instruction of it is run.
+    pub fn pause(&self) -> Outcome<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Outcome<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Outcome<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).ok_or("it does not run")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Waits until it ends by itself.

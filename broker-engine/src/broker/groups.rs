@@ -22,8 +22,10 @@ pub struct Groups {
     path: PathBuf,
     table: RwLock<HashMap<Arc<str>, Arc<SubscriptionGroupConfig>>>,
     forbidden: RwLock<Forbidden>,
-    /// Held through a change and its writing.
+    /// Held through a change.
     version: Mutex<DataVersion>,
+    /// Held through a writing: the version that the file has.
+    written: Mutex<DataVersion>,
     config: Arc<Live<BrokerConfig>>,
 }
 
@@ -59,11 +61,14 @@ impl Groups {
             table: RwLock::new(table),
             forbidden: RwLock::new(file.forbidden_table),
             version: Mutex::new(file.data_version),
+            written: Mutex::new(file.data_version),
             config,
         })
     }
 
-    /// The group's configuration; made on first use when `autoCreateSubscriptionGroup` allows it, else `None` (code 26).
+    /// The group's configuration; made on first use when `autoCreateSubscriptionGroup` allows it, else `None` (code 26). Such a
+    /// group is written with the next [`Groups::flush`]: nobody was promised it, its clients' next request makes it again, and
+    /// whoever names very many must not have the table written as often.
     pub fn find(&self, group: &str) -> Option<Arc<SubscriptionGroupConfig>> {
         if let Some(found) = self.get(group) {
             return Some(found);
@@ -82,7 +87,7 @@ impl Groups {
             self.table.write().insert(group.into(), standing.clone());
             return Some(standing);
         }
-        let written = self.change(|table, _| match table.get(group) {
+        self.change_unwritten(|table, _| match table.get(group) {
             Some(found) => {
                 standing = found.clone();
                 false
@@ -92,9 +97,6 @@ impl Groups {
                 true
             }
         });
-        if let Err(error) = written {
-            tracing::error!(group, %error, "the group serves, but would be lost by a restart");
-        }
         Some(standing)
     }
 
@@ -220,29 +222,57 @@ impl Groups {
             &mut Forbidden,
         ) -> bool,
     ) -> Result<(), TableError> {
-        let mut version = self.version.lock();
-        if !change(&mut self.table.write(), &mut self.forbidden.write()) {
-            return Ok(());
+        if self.change_unwritten(change) {
+            self.flush()?;
         }
-        version.bump(clock::now_ms());
-        self.write(*version)
+        Ok(())
     }
 
-    fn write(&self, version: DataVersion) -> Result<(), TableError> {
-        let text = json::to_fastjson_pretty(&self.file(version));
-        table::write(&self.path, &text)
+    /// Changes the table and not its file; whether something changed.
+    fn change_unwritten(
+        &self,
+        change: impl FnOnce(
+            &mut HashMap<Arc<str>, Arc<SubscriptionGroupConfig>>,
+            &mut Forbidden,
+        ) -> bool,
+    ) -> bool {
+        let mut version = self.version.lock();
+        let changed = change(&mut self.table.write(), &mut self.forbidden.write());
+        if changed {
+            version.bump(clock::now_ms());
+        }
+        changed
+    }
+
+    /// Writes the table if its file is behind. Whoever comes while another writes finds its change written with others'.
+    pub fn flush(&self) -> Result<(), TableError> {
+        let wanted = *self.version.lock();
+        let mut written = self.written.lock();
+        // A slave's may go back to what its master has: other means behind.
+        if *written == wanted {
+            return Ok(());
+        }
+        let file = self.snapshot();
+        if *written == file.data_version {
+            return Ok(());
+        }
+        table::write(&self.path, &json::to_fastjson_pretty(&file))?;
+        *written = file.data_version;
+        Ok(())
     }
 
     /// Slave: the master's table takes the place of this one if it is another version. Returns whether it did.
     pub fn replace_all(&self, master: SubscriptionGroupWrapper) -> Result<bool, TableError> {
-        let mut version = self.version.lock();
-        if *version == master.data_version {
-            return Ok(false);
+        {
+            let mut version = self.version.lock();
+            if *version == master.data_version {
+                return Ok(false);
+            }
+            *self.table.write() = master.subscription_group_table.into_iter().collect();
+            *self.forbidden.write() = master.forbidden_table;
+            *version = master.data_version;
         }
-        *self.table.write() = master.subscription_group_table.into_iter().collect();
-        *self.forbidden.write() = master.forbidden_table;
-        *version = master.data_version;
-        self.write(*version)?;
+        self.flush()?;
         Ok(true)
     }
 }
@@ -288,6 +318,7 @@ mod tests {
         let groups = open(dir.path(), BrokerConfig::default());
         assert!(groups.find("g").is_some());
         assert_eq!(groups.find("no good"), None);
+        groups.flush().unwrap();
         assert!(open(dir.path(), BrokerConfig::default()).get("g").is_some());
         let closed = open(
             dir.path(),
@@ -298,6 +329,33 @@ mod tests {
         );
         assert_eq!(closed.find("h"), None);
         assert!(closed.find("CID_RMQ_SYS_TRANS").is_some());
+    }
+
+    /// Heartbeats that name very many groups must not have the whole table written for each.
+    #[test]
+    fn groups_made_on_first_use_are_written_together_and_with_the_next_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = open(dir.path(), BrokerConfig::default());
+        let in_file = |name: &str| {
+            let again = open(dir.path(), BrokerConfig::default());
+            again.get(name).is_some()
+        };
+        groups.find("a");
+        groups.find("b");
+        assert!(!in_file("a"));
+        groups.flush().unwrap();
+        assert!(in_file("a") && in_file("b"));
+        groups.find("c");
+        groups
+            .update(vec![SubscriptionGroupConfig::new("d")])
+            .unwrap();
+        assert!(in_file("c") && in_file("d"));
+        std::fs::remove_file(dir.path().join("subscriptionGroup.json")).unwrap();
+        groups.flush().unwrap();
+        assert!(
+            !dir.path().join("subscriptionGroup.json").exists(),
+            "nothing changed"
+        );
     }
 
     #[test]

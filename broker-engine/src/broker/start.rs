@@ -14,6 +14,7 @@ use crate::clock::{self, Zone};
 use crate::config::{BrokerConfig, FlushDiskType, Live};
 use crate::log::{Log, LogOptions};
 use crate::net::{self, Limits, Partitions};
+use rocketmq_protocol::topic;
 use rocketmq_store::table::TableError;
 use rocketmq_store::{StoreError, Writer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -146,6 +147,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     if broker.is_slave() {
         replicas::follow(&broker, &mut work, &work_stops);
     }
+    work.spawn(write_made(Arc::clone(&broker), work_stops.clone()));
     work.spawn(housekeep(Arc::clone(&broker), work_stops));
     let limits = Limits {
         idle: Duration::from_secs(u64::from(
@@ -262,12 +264,27 @@ impl Broker {
             .expect("checked when the file was read");
         let now_ms = clock::now_ms();
         let partitions = Partitions::default();
+        let offsets = offsets::Offsets::open(dir)?;
+        // A slave's log may be behind the table that it copied.
+        if !config.is_slave() {
+            let unknown = |topic: &str| topic::is_lmq(topic) && !config.enable_lmq;
+            let taken_back = offsets.take_back(|topic, queue_id| match unknown(topic) {
+                true => i64::MAX,
+                false => store.queue_bounds(topic, queue_id).1,
+            });
+            if taken_back > 0 {
+                tracing::warn!(
+                    queues = taken_back,
+                    "consumer offsets were ahead of what the log holds, as after a power cut: taken back to the queues' ends"
+                );
+            }
+        }
         Ok(Arc::new(Broker {
             log,
             store,
             topics: topics::Topics::open(dir, &config, config.is_slave())?,
             groups: groups::Groups::open(dir, Arc::clone(&live))?,
-            offsets: offsets::Offsets::open(dir)?,
+            offsets,
             clients: clients::Clients::default(),
             locks: locks::QueueLocks::default(),
             stats: stats::Stats::new(
@@ -299,9 +316,39 @@ impl Broker {
 
     /// Writes the tables that change too often to be written at each change.
     fn persist(&self) -> Result<(), TableError> {
+        self.write_made()?;
         self.offsets.flush()?;
         self.pops.flush()?;
         self.schedule.persist()
+    }
+}
+
+impl Broker {
+    /// Writes the groups and topics that were made by the way.
+    fn write_made(&self) -> Result<(), TableError> {
+        self.groups.flush()?;
+        self.topics.flush_made()
+    }
+}
+
+/// Writes what heartbeats made, each second.
+async fn write_made(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let stopped = tokio::select! {
+            _ = second.tick() => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        if stopped {
+            return;
+        }
+        // A table of very many takes long, and this thread serves connections too.
+        let of_task = Arc::clone(&broker);
+        let written = tokio::task::spawn_blocking(move || of_task.write_made()).await;
+        if let Err(error) = written.expect("writing tables does not panic") {
+            tracing::error!(%error, "groups or topics that were made by the way were not written; trying again");
+        }
     }
 }
 

@@ -22,8 +22,10 @@ use tokio::sync::watch;
 pub struct Topics {
     path: PathBuf,
     table: RwLock<HashMap<Arc<str>, Arc<TopicConfig>>>,
-    /// Held through a change and its writing, so that the file never goes back to an older version.
+    /// Held through a change.
     version: Mutex<DataVersion>,
+    /// Held through a writing, so that the file never goes back to an older version: the one that it has.
+    written: Mutex<DataVersion>,
     /// How many changes there were; registration follows it.
     changes: watch::Sender<u64>,
     /// Names made by this broker for itself, beside the fixed list.
@@ -69,6 +71,7 @@ impl Topics {
             path,
             table: RwLock::new(topics),
             version: Mutex::new(file.data_version),
+            written: Mutex::new(file.data_version),
             changes: watch::Sender::new(0),
             system,
             auto_create: config.auto_create_topic_enable,
@@ -137,30 +140,52 @@ impl Topics {
         &self,
         change: impl FnOnce(&mut HashMap<Arc<str>, Arc<TopicConfig>>) -> bool,
     ) -> Result<(), TableError> {
-        let mut version = self.version.lock();
-        if !change(&mut self.table.write()) {
+        if !self.change_unwritten(change) {
             return Ok(());
         }
-        version.bump(clock::now_ms());
-        let written = self.write(*version);
-        drop(version);
+        let written = self.flush();
         self.changes.send_modify(|count| *count += 1);
         written
     }
 
-    fn write(&self, data_version: DataVersion) -> Result<(), TableError> {
-        let topic_config_table = self
-            .table
-            .read()
-            .iter()
-            .map(|(name, topic)| (name.clone(), topic.clone()))
-            .collect();
-        let file = TopicConfigSerializeWrapper {
-            data_version,
-            topic_config_table,
-        };
-        let text = json::to_fastjson_pretty(&file);
-        table::write(&self.path, &text)
+    /// Changes the table and not its file, and tells nobody; whether something changed.
+    fn change_unwritten(
+        &self,
+        change: impl FnOnce(&mut HashMap<Arc<str>, Arc<TopicConfig>>) -> bool,
+    ) -> bool {
+        let mut version = self.version.lock();
+        let changed = change(&mut self.table.write());
+        if changed {
+            version.bump(clock::now_ms());
+        }
+        changed
+    }
+
+    /// Writes the table if its file is behind. Whoever comes while another writes finds its change written with others'.
+    pub fn flush(&self) -> Result<(), TableError> {
+        let wanted = self.version();
+        let mut written = self.written.lock();
+        // A slave's may go back to what its master has: other means behind.
+        if *written == wanted {
+            return Ok(());
+        }
+        let file = self.snapshot();
+        if *written == file.data_version {
+            return Ok(());
+        }
+        table::write(&self.path, &json::to_fastjson_pretty(&file))?;
+        *written = file.data_version;
+        Ok(())
+    }
+
+    /// Writes the retry topics that heartbeats made since the last time, and has the name servers told of them.
+    pub fn flush_made(&self) -> Result<(), TableError> {
+        if *self.written.lock() == self.version() {
+            return Ok(());
+        }
+        let written = self.flush();
+        self.changes.send_modify(|count| *count += 1);
+        written
     }
 
     /// Auto-creation by a send (`TopicConfigManager.createTopicInSendMessageMethod`): from the default topic's config, if it may.
@@ -226,7 +251,8 @@ impl Topics {
     }
 
     /// The retry topic of a group that sent a heartbeat; `order` follows whether the group reads an ordered topic.
-    /// A slave makes none: its master does, and the table is copied.
+    /// A slave makes none: its master does, and the table is copied. It is written with the next [`Topics::flush_made`], like
+    /// the group itself.
     pub fn ensure_retry(&self, group: &str, queue_nums: i32, order: bool, sys_flag: i32) {
         if self.slave {
             return;
@@ -234,28 +260,21 @@ impl Topics {
         let name = topic::retry(group);
         match self.get(&name) {
             None => {
-                self.create(TopicConfig {
+                let made = TopicConfig {
                     topic_name: name.as_str().into(),
                     read_queue_nums: queue_nums,
                     write_queue_nums: queue_nums,
                     order,
                     topic_sys_flag: sys_flag,
                     ..TopicConfig::default()
+                };
+                self.change_unwritten(|table| {
+                    !table.contains_key(name.as_str()) && set(table, made)
                 });
             }
             Some(found) if found.order != order => {
-                self.log_unwritten(
-                    &name,
-                    self.change(|table| {
-                        set(
-                            table,
-                            TopicConfig {
-                                order,
-                                ..(*found).clone()
-                            },
-                        )
-                    }),
-                );
+                let found = TopicConfig::clone(&found);
+                self.change_unwritten(|table| set(table, TopicConfig { order, ..found }));
             }
             Some(_) => {}
         }
@@ -353,13 +372,15 @@ impl Topics {
 
     /// Slave: the master's table takes the place of this one if it is another version. Returns whether it did.
     pub fn replace_all(&self, master: TopicConfigSerializeWrapper) -> Result<bool, TableError> {
-        let mut version = self.version.lock();
-        if *version == master.data_version {
-            return Ok(false);
+        {
+            let mut version = self.version.lock();
+            if *version == master.data_version {
+                return Ok(false);
+            }
+            *self.table.write() = master.topic_config_table.into_iter().collect();
+            *version = master.data_version;
         }
-        *self.table.write() = master.topic_config_table.into_iter().collect();
-        *version = master.data_version;
-        self.write(*version)?;
+        self.flush()?;
         Ok(true)
     }
 }
@@ -537,6 +558,23 @@ mod tests {
             "unsupported key: colour"
         );
         assert_eq!(topics.get("T").as_deref(), Some(&golden_topic()));
+    }
+
+    #[test]
+    fn retry_topics_are_written_and_told_of_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let topics = open(dir.path(), false);
+        let told = topics.changes();
+        topics.ensure_retry("a", 1, false, 0);
+        topics.ensure_retry("b", 1, false, 0);
+        assert!(open(dir.path(), false).get("%RETRY%a").is_none());
+        assert_eq!(*told.borrow(), 0);
+        topics.flush_made().unwrap();
+        assert!(open(dir.path(), false).get("%RETRY%a").is_some());
+        assert!(open(dir.path(), false).get("%RETRY%b").is_some());
+        assert_eq!(*told.borrow(), 1);
+        topics.flush_made().unwrap();
+        assert_eq!(*told.borrow(), 1, "nothing changed");
     }
 
     #[test]
