@@ -8,7 +8,7 @@ Uses a cluster name and ports of its own, and removes what it made. Prints every
 """
 import argparse, concurrent.futures, http.client, json, os, socket, statistics, subprocess, tempfile, time
 
-NAME, OFFSET, LABEL = "rmqready", 12000, "rmqready.floor"
+NAME, LABEL = "rmqready", "rmqready.floor"
 
 
 class Daemon(http.client.HTTPConnection):
@@ -58,6 +58,7 @@ def main():
     p.add_argument("--masters", default="2")
     p.add_argument("--slaves", default="2")
     p.add_argument("--parallel", type=int, default=4)
+    p.add_argument("--offset", default="12000", help="of the ports from RocketMQ's own (12000)")
     p.add_argument("--json", action="store_true", help="a last line for programs")
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as conf:
@@ -75,7 +76,7 @@ def main():
             # The first run builds the image; it is shown and not counted.
             for run in range(a.runs + 1):
                 began = time.monotonic()
-                ctl("up", "--runtime", "docker", "--masters", a.masters, "--slaves", a.slaves, "--port-offset", str(OFFSET), "--conf-dir", conf)
+                ctl("up", "--runtime", "docker", "--masters", a.masters, "--slaves", a.slaves, "--port-offset", a.offset, "--conf-dir", conf)
                 up = time.monotonic() - began
                 mine = json.dumps({"label": [f"io.rmqctl.cluster={NAME}"]})
                 rows = call("GET", "/containers/json?filters=" + mine.replace('"', "%22").replace(" ", ""))

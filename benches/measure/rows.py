@@ -225,7 +225,8 @@ def up(bench):
         if subprocess.run(["docker", "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
             bench.skip("up", "no Docker daemon answers")
         else:
-            done = subprocess.run([sys.executable, str(ROOT / "benches/ready.py"), "--rmqctl", bench.rmqctl, "--runs", str(bench.rounds), "--json"],
+            done = subprocess.run([sys.executable, str(ROOT / "benches/ready.py"), "--rmqctl", bench.rmqctl, "--runs", str(bench.rounds), "--json",
+                                   "--offset", str(bench.port + 300 - 9876)],
                                   stdout=subprocess.PIPE, text=True, check=True)
             said = json.loads(done.stdout.splitlines()[-1])
             for number, (ours, floor) in enumerate(zip(said["up_s"], said["floor_s"])):
