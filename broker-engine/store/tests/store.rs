@@ -244,6 +244,33 @@ fn a_second_owner_of_a_store_is_refused() {
 }
 
 #[test]
+fn a_log_file_that_the_process_died_in_making_is_made_anew() {
+    for len in [0, 1, 4096, FILE_SIZE - 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Writer::open(options(dir.path()), 1_000).unwrap();
+        let sent = [message("T", 0, 1, "")];
+        append(&mut opened.writer, &sent, 1_000);
+        drop(opened);
+        let unfinished = dir.path().join(format!("commitlog/{FILE_SIZE:020}"));
+        std::fs::File::create(&unfinished)
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+        let again = Writer::open(options(dir.path()), 1_000).unwrap();
+        assert_eq!(read_all(&again.reader, "T", 0), sent, "{len} bytes");
+        assert!(!unfinished.exists());
+        // One that holds something is somebody's.
+        drop(again);
+        std::fs::write(&unfinished, [1; 100]).unwrap();
+        let refused = Writer::open(options(dir.path()), 1_000);
+        assert!(matches!(
+            refused,
+            Err(StoreError::FileSize { found: 100, .. })
+        ));
+    }
+}
+
+#[test]
 fn files_of_another_size_are_refused_with_the_property_to_change() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = Writer::open(options(dir.path()), 1_000).unwrap();
