@@ -15,7 +15,7 @@ use crate::net::{CallError, Client, INTERNAL_ADDR, Partitions};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rocketmq_protocol::body::{
-    KVTable, RegisterBrokerBody, TopicConfig, TopicConfigAndMappingSerializeWrapper,
+    self, KVTable, RegisterBrokerBody, TopicConfig, TopicConfigAndMappingSerializeWrapper,
     TopicConfigSerializeWrapper,
 };
 use rocketmq_protocol::code::{request, response};
@@ -55,7 +55,18 @@ pub struct Registration {
     master_ha_addr: watch::Sender<Option<String>>,
     asked: watch::Sender<u64>,
     /// The last body sent and the change count it belongs to: all name servers get the same bytes.
-    body: Mutex<Option<(BodyOf, Bytes)>>,
+    body: Mutex<Option<(BodyOf, Body)>>,
+}
+
+/// Bytes of a plain body beyond which it is sent deflated: a frame holds 16 MiB, and a name server that is sent more closes the
+/// connection, which takes the broker out of every route.
+const PLAIN_MAX: usize = 4 << 20;
+
+/// A registration's body, and whether it is deflated.
+#[derive(Clone, Debug)]
+struct Body {
+    bytes: Bytes,
+    deflated: bool,
 }
 
 /// What a body depends on: topic changes and `brokerPermission`.
@@ -301,19 +312,24 @@ fn ordered(answer: &Command) -> Vec<String> {
 
 /// What a slave is told, and which topics are ordered.
 async fn register(
-    broker: &Broker,
+    broker: &Arc<Broker>,
     address: &str,
     changes: u64,
 ) -> Result<(Master, Vec<String>), RegisterError> {
     let config = broker.config.get();
-    let body = broker.registration.body(broker, &config, changes);
+    // A table of very many takes long, and this thread serves connections too.
+    let (of_task, as_of) = (Arc::clone(broker), Arc::clone(&config));
+    let body = move || of_task.registration.body(&of_task, &as_of, changes);
+    let body = tokio::task::spawn_blocking(body)
+        .await
+        .expect("encoding a table does not panic");
     let header = identity(&config)
         .with("haServerAddr", config.ha_addr())
-        .with("compressed", false)
+        .with("compressed", body.deflated)
         // Over the bytes as sent; the sign bit is cut off, as in Java's UtilAll.crc32.
-        .with("bodyCrc32", crc32fast::hash(&body) & 0x7FFF_FFFF)
+        .with("bodyCrc32", crc32fast::hash(&body.bytes) & 0x7FFF_FFFF)
         .with(INTERNAL_ADDR, config.internal_addr());
-    let command = Command::request(request::REGISTER_BROKER, header).with_body(body);
+    let command = Command::request(request::REGISTER_BROKER, header).with_body(body.bytes);
     let timeout = config.register_broker_timeout_mills;
     let answer = accepted(
         broker
@@ -371,7 +387,7 @@ fn identity(config: &BrokerConfig) -> ExtFields {
 }
 
 impl Registration {
-    fn body(&self, broker: &Broker, config: &BrokerConfig, changes: u64) -> Bytes {
+    fn body(&self, broker: &Broker, config: &BrokerConfig, changes: u64) -> Body {
         let of = (changes, config.broker_permission);
         let mut last = self.body.lock();
         // On a slave the table is replaced without being counted as a change: its body is made each time.
@@ -381,7 +397,7 @@ impl Registration {
         {
             return body.clone();
         }
-        let body = Bytes::from(register_body(
+        let body = encode_body(&register_body(
             broker.topics.snapshot(),
             config.broker_permission as i32,
         ));
@@ -390,8 +406,33 @@ impl Registration {
     }
 }
 
-/// The plain form of the body. A broker that may not be read or written shows its topics so.
-fn register_body(topics: TopicConfigSerializeWrapper, broker_permission: i32) -> String {
+/// Plain, as long as it is not too large for that.
+fn encode_body(body: &RegisterBrokerBody) -> Body {
+    let plain = json::to_fastjson(body);
+    if plain.len() > PLAIN_MAX {
+        match body::deflate(body) {
+            Ok(bytes) => {
+                return Body {
+                    bytes: bytes.into(),
+                    deflated: true,
+                };
+            }
+            Err(error) => {
+                tracing::error!(%error, "deflating the registration failed; it is sent as it is")
+            }
+        }
+    }
+    Body {
+        bytes: plain.into(),
+        deflated: false,
+    }
+}
+
+/// What is registered. A broker that may not be read or written shows its topics so.
+fn register_body(
+    topics: TopicConfigSerializeWrapper,
+    broker_permission: i32,
+) -> RegisterBrokerBody {
     let shown = |topic: &TopicConfig| {
         Arc::new(TopicConfig {
             perm: topic.perm & broker_permission,
@@ -403,12 +444,43 @@ fn register_body(topics: TopicConfigSerializeWrapper, broker_permission: i32) ->
         let topic = if restricted { shown(&topic) } else { topic };
         (name, topic)
     });
-    json::to_fastjson(&RegisterBrokerBody {
+    RegisterBrokerBody {
         topic_config_serialize_wrapper: TopicConfigAndMappingSerializeWrapper {
             data_version: topics.data_version,
             topic_config_table: table.collect(),
             ..TopicConfigAndMappingSerializeWrapper::default()
         },
         filter_server_list: vec![],
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rocketmq_protocol::frame::FRAME_MAX;
+
+    fn body_of(topics: usize) -> (RegisterBrokerBody, Body) {
+        let table = (0..topics).map(|number| {
+            let topic = TopicConfig::new(format!("%RETRY%group-{number}"), 1, 6);
+            (topic.topic_name.clone(), Arc::new(topic))
+        });
+        let topics = TopicConfigSerializeWrapper {
+            topic_config_table: table.collect(),
+            ..TopicConfigSerializeWrapper::default()
+        };
+        let body = register_body(topics, 6);
+        let encoded = encode_body(&body);
+        (body, encoded)
+    }
+
+    #[test]
+    fn so_many_topics_that_no_frame_would_hold_them_are_registered_deflated() {
+        for (topics, deflated) in [(100, false), (100_000, true)] {
+            let (body, encoded) = body_of(topics);
+            assert_eq!(encoded.deflated, deflated, "{topics} topics");
+            assert!(encoded.bytes.len() < FRAME_MAX / 4);
+            let read = RegisterBrokerBody::decode(&encoded.bytes, deflated, 479).unwrap();
+            assert_eq!(read, body);
+        }
+    }
 }

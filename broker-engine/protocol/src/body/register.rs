@@ -4,7 +4,7 @@
 use super::{DataVersion, TopicConfig, TopicConfigAndMappingSerializeWrapper};
 use crate::json::{self, JsonError};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 /// A broker's topics, for the name server.
@@ -59,6 +59,30 @@ impl RegisterBrokerBody {
         }
         Ok(json::from_slice(body)?)
     }
+}
+
+/// The deflated form, as a broker of [`MAPPING_SINCE`] or later sends it: for tables that are too large for a frame as they are. It
+/// leaves out what `TopicConfig.encode` does: order and system flags.
+pub fn deflate(body: &RegisterBrokerBody) -> std::io::Result<Vec<u8>> {
+    fn part(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+        // A part is far below what a frame holds.
+        to.write_all(&(bytes.len() as u32).to_be_bytes())?;
+        to.write_all(bytes)
+    }
+    let wrapper = &body.topic_config_serialize_wrapper;
+    let mut to = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    part(&mut to, json::to_fastjson(&wrapper.data_version).as_bytes())?;
+    to.write_all(&(wrapper.topic_config_table.len() as u32).to_be_bytes())?;
+    for topic in wrapper.topic_config_table.values() {
+        part(&mut to, topic.to_line().as_bytes())?;
+    }
+    part(
+        &mut to,
+        json::to_fastjson(&body.filter_server_list).as_bytes(),
+    )?;
+    // No mappings: there are no static topics.
+    to.write_all(&0u32.to_be_bytes())?;
+    to.finish()
 }
 
 fn inflate(body: &[u8], version: i32) -> Result<RegisterBrokerBody, RegisterError> {

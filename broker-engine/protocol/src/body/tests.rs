@@ -3,7 +3,7 @@ use crate::json;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 /// The text as Java writes it reads as the value, and the value is written as that text.
@@ -394,6 +394,15 @@ fn a_registration_reads_plain_deflated_and_from_old_brokers() {
     assert_eq!(
         RegisterBrokerBody::decode(&deflate(&inflated(&body)), true, 479).unwrap(),
         body
+    );
+    let mut written = vec![];
+    flate2::read::ZlibDecoder::new(&super::deflate(&body).unwrap()[..])
+        .read_to_end(&mut written)
+        .unwrap();
+    assert_eq!(
+        written,
+        inflated(&body),
+        "what is written is what Java writes"
     );
     let wrapper = encode(&body.topic_config_serialize_wrapper);
     assert_eq!(
