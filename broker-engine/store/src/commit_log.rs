@@ -4,6 +4,7 @@
 use crate::disk::{self, Disk, File};
 use crate::error::{StoreError, io_error};
 use bytes::{Buf, Bytes};
+use rocketmq_protocol::record::{RecordError, View};
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Most recent log bytes kept in memory for pulls that follow the producers closely.
 const TAIL_BYTES: usize = 8 << 20;
+/// Zeros at a file's start after which nothing was written to it.
+const LOOKED_AT: usize = 64 << 10;
 /// Bytes written again at once.
 const WRITTEN_AGAIN: i64 = 4 << 20;
 /// A read joins records that lie at most this far apart: copying the gap costs less than another system call.
@@ -28,6 +31,8 @@ pub(crate) struct CommitLog {
     start: AtomicI64,
     end: AtomicI64,
     flushed: AtomicI64,
+    /// What lies before was written by an earlier process, and is looked at before it is given to anyone.
+    found: AtomicI64,
     tail: Mutex<Tail>,
 }
 
@@ -48,12 +53,14 @@ impl CommitLog {
             start: AtomicI64::new(0),
             end: AtomicI64::new(0),
             flushed: AtomicI64::new(0),
+            found: AtomicI64::new(0),
             tail: Mutex::default(),
         }
     }
 
     /// Finds the files. A file of another length than configured, or a missing one between two, is refused.
-    pub fn load(&self) -> std::result::Result<(), StoreError> {
+    /// Records before `known` were on disk once.
+    pub fn load(&self, known: i64) -> std::result::Result<(), StoreError> {
         (self.disk.fs.make_dir_synced(&self.dir))
             .map_err(io_error("making directory", &self.dir))?;
         let mut files = self
@@ -65,8 +72,9 @@ impl CommitLog {
         if let Some((name, len)) = files.last() {
             let path = self.dir.join(name);
             let file = self.disk.open(&path).map_err(io_error("opening", &path))?;
-            let head = disk::read_array::<8>(&file, 0).map_err(io_error("reading", &path))?;
-            let empty = head == [0; 8];
+            let head = disk::read_at(&file, 0, LOOKED_AT).map_err(io_error("reading", &path))?;
+            let known = name.parse().is_ok_and(|base: i64| base < known);
+            let empty = !known && head.iter().all(|byte| *byte == 0);
             if empty && *len < self.file_size {
                 // It was being made when all ended: a large file gets its blocks in several steps.
                 self.disk
@@ -358,13 +366,19 @@ impl CommitLog {
     }
 
     /// Adds the bytes of records to `spans`, in order and with neighbours joined. `wanted` are (offset, length), ascending.
-    /// Returns how many of them were read; it stops at the first that is no longer (or not yet) there.
-    pub fn read_records(&self, wanted: &[(i64, i32)], spans: &mut Vec<Bytes>) -> Result<usize> {
+    /// Returns how many of them were read; it stops at the first that is no longer (or not yet) there. Those that an earlier
+    /// process wrote must be whole, and `right` for whoever wants them, by their number; the first that is not is an error.
+    pub fn read_records(
+        &self,
+        wanted: &[(i64, i32)],
+        right: &dyn Fn(usize, &View<'_>) -> bool,
+        spans: &mut Vec<Bytes>,
+    ) -> Result<usize> {
         let (start, end) = (self.start(), self.end());
         let mut done = 0;
         while done < wanted.len() {
             let (from, len) = wanted[done];
-            if from < start || len <= 0 || from + i64::from(len) > end {
+            if from < start || len <= 0 || from > end - i64::from(len) {
                 return Ok(done);
             }
             let last_in_file = self.base_of(from) + self.file_size();
@@ -379,7 +393,7 @@ impl CommitLog {
                 to = next + i64::from(*len);
                 joined += 1;
             }
-            self.read_run(&wanted[done..joined], from, to, spans, &mut done)?;
+            self.read_run(&wanted[done..joined], from, to, right, spans, &mut done)?;
             if done < joined {
                 return Ok(done);
             }
@@ -393,6 +407,7 @@ impl CommitLog {
         run: &[(i64, i32)],
         from: i64,
         to: i64,
+        right: &dyn Fn(usize, &View<'_>) -> bool,
         spans: &mut Vec<Bytes>,
         done: &mut usize,
     ) -> Result<()> {
@@ -412,12 +427,41 @@ impl CommitLog {
         let Some(window) = self.read_file(from, (to - from) as usize)? else {
             return Ok(());
         };
-        for (at, len) in contiguous(run) {
+        let mut good = run;
+        if from < self.found.load(Ordering::Acquire) {
+            let whole = |(number, (at, len)): (usize, &(i64, i32))| {
+                let skip = (at - from) as usize;
+                let bytes = &window[skip..skip + *len as usize];
+                check(bytes, *at).is_ok_and(|record| right(*done + number, &record))
+            };
+            let bad = run.iter().enumerate().position(|one| !whole(one));
+            good = &run[..bad.unwrap_or(run.len())];
+            if good.is_empty() && *done == 0 {
+                return Err(damaged(from));
+            }
+        }
+        for (at, len) in contiguous(good) {
             let skip = (at - from) as usize;
             spans.push(window.slice(skip..skip + len as usize));
         }
-        *done += run.len();
+        *done += good.len();
         Ok(())
+    }
+
+    /// The record that a queue's entry points at; `None` when retention has taken it.
+    pub fn read_record(&self, at: i64, len: usize) -> Result<Option<Bytes>> {
+        let Some(bytes) = self.read(at, len)? else {
+            return Ok(None);
+        };
+        if at < self.found.load(Ordering::Acquire) && check(&bytes, at).is_err() {
+            return Err(damaged(at));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Recovery found the log up to here.
+    pub fn set_found(&self, end: i64) {
+        self.found.store(end, Ordering::Release);
     }
 
     /// Store time of the record at an offset, without reading the rest of it.
@@ -464,6 +508,25 @@ impl CommitLog {
     pub fn set_flushed(&self, at: i64) {
         self.flushed.store(at, Ordering::Release);
     }
+}
+
+/// Whether bytes are the one whole record that stands at `at`, its body unchanged.
+fn check(bytes: &[u8], at: i64) -> std::result::Result<View<'_>, RecordError> {
+    let record = View::record(bytes)?;
+    record.check_body_crc()?;
+    if record.physical_offset() == at && record.total_len() == bytes.len() {
+        Ok(record)
+    } else {
+        Err(RecordError::Magic(0))
+    }
+}
+
+/// No wrong bytes are given out: the reader is told, and where.
+pub(crate) fn damaged(at: i64) -> Error {
+    let why = format!(
+        "the commit log's record at {at}, or what points at it, is damaged; nothing of it is given out"
+    );
+    Error::new(ErrorKind::InvalidData, why)
 }
 
 /// Joins neighbours: (offset, length) of each stretch without gaps.

@@ -137,13 +137,14 @@ impl Index {
     }
 
     /// Opens the files and drops what points at or behind `dispatched`. After a crash slots may be newer or older than the
-    /// header, so the last file's are made anew from its entries.
+    /// header, so the last file's are made anew from its entries. False when a file
+    /// has another length than all have: the index is then to be made anew.
     pub fn load(
         &mut self,
         dispatched: i64,
         clean: bool,
         unsynced: &mut Unsynced,
-    ) -> std::result::Result<(), StoreError> {
+    ) -> std::result::Result<bool, StoreError> {
         self.files.clear();
         let names = self
             .disk
@@ -162,12 +163,9 @@ impl Index {
                 continue;
             }
             if len != self.file_len() {
-                return Err(StoreError::FileSize {
-                    path: path.display().to_string(),
-                    found: len,
-                    configured: self.file_len(),
-                    property: "maxHashSlotNum and maxIndexNum",
-                });
+                // It is derived: the log has all that it held.
+                self.files.clear();
+                return Ok(false);
             }
             let file = self.disk.open(&path).map_err(io_error("opening", &path))?;
             let header = disk::read_array(&file, 0).map_err(io_error("reading", &path))?;
@@ -199,7 +197,7 @@ impl Index {
                 .map_err(io_error("removing", &path))?;
             self.files.pop();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Cuts a file's entries at `dispatched` and makes its slots anew; false when nothing is left of it.

@@ -301,7 +301,8 @@ impl Queue {
     }
 
     /// Finds the queue's files and its end: the first entry that is empty or points at or behind `dispatched`. What stands
-    /// behind it is cleared; the log is dispatched again from there. `log_start` gives the first valid entry.
+    /// behind it is cleared; the log is dispatched again from there. `log_start` gives the first valid entry. False when a file
+    /// of another length was there and is gone: all queues are then to be made anew.
     pub fn load(
         &self,
         dirs: &QueueDirs,
@@ -309,8 +310,9 @@ impl Queue {
         dispatched: i64,
         clean: bool,
         unsynced: &mut Unsynced,
-    ) -> std::result::Result<(), QueueLoadError> {
+    ) -> Result<bool> {
         let dir = dirs.dir(&self.topic, self.queue_id);
+        let mut whole = true;
         let mut bases = Vec::new();
         for (name, len) in dirs.disk.fs.list(&dir)? {
             let Ok(at) = name.parse::<i64>() else {
@@ -322,10 +324,11 @@ impl Queue {
                 continue;
             }
             if len != dirs.file_len() {
-                return Err(QueueLoadError::FileSize {
-                    path: dir.join(&name),
-                    found: len,
-                });
+                // It is derived: the log has all that it held.
+                unsynced.dirs.push(dir.clone());
+                dirs.disk.remove(&dir.join(&name))?;
+                whole = false;
+                continue;
             }
             bases.push(at / ENTRY as i64);
         }
@@ -336,7 +339,7 @@ impl Queue {
             let kept = partition(&file, dirs.per_file, |entry| {
                 entry.size > 0 && entry.physical_offset >= 0 && entry.physical_offset < dispatched
             })?;
-            let kept = if kept > 1 { whole(&file, kept)? } else { kept };
+            let kept = if kept > 1 { untorn(&file, kept)? } else { kept };
             if kept == 0 && (bases.len() > 1 || base == 0) {
                 // Stale entries must not come back with the power: they may point at what the log holds by then.
                 unsynced.dirs.push(dir.clone());
@@ -364,7 +367,7 @@ impl Queue {
         };
         self.max.store(end, Ordering::Release);
         self.correct_min(dirs, log_start)?;
-        Ok(())
+        Ok(whole)
     }
 
     /// Moves the first valid entry behind what retention took from the log, and deletes files that hold only dead entries (never the last).
@@ -429,19 +432,6 @@ impl Queue {
     }
 }
 
-/// Why a queue's files are refused.
-#[derive(Debug)]
-pub(crate) enum QueueLoadError {
-    Io(std::io::Error),
-    FileSize { path: PathBuf, found: u64 },
-}
-
-impl From<std::io::Error> for QueueLoadError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 /// How many of a file's first entries satisfy `good`, given that good ones stand before all others. Most queues are short:
 /// the first page is looked at in one read.
 fn partition(file: &File, per_file: i64, good: impl Fn(&QueueEntry) -> bool) -> Result<i64> {
@@ -471,7 +461,7 @@ fn partition(file: &File, per_file: i64, good: impl Fn(&QueueEntry) -> bool) -> 
 
 /// How many of `kept` entries there are: the last one may lie in two sectors of which one was lost. What is left of it
 /// then points before the entry that precedes it.
-fn whole(file: &File, kept: i64) -> Result<i64> {
+fn untorn(file: &File, kept: i64) -> Result<i64> {
     let bytes = disk::read_array::<{ 2 * ENTRY as usize }>(file, (kept as u64 - 2) * ENTRY)?;
     let before = QueueEntry::from_bytes(&bytes[..ENTRY as usize]);
     let last = QueueEntry::from_bytes(&bytes[ENTRY as usize..]);

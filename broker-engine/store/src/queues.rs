@@ -1,7 +1,7 @@
 //! All queues of a store by topic and queue id, for readers; and the list of those with unwritten entries.
 
 use crate::disk::Unsynced;
-use crate::queue::{Queue, QueueDirs, QueueLoadError};
+use crate::queue::{Queue, QueueDirs};
 use rocketmq_protocol::topic;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -54,6 +54,16 @@ pub(crate) struct Queues {
 pub(crate) struct Sum {
     pub queues: u64,
     pub ends: u64,
+}
+
+/// What a store's queues are when it opens.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub there: Sum,
+    /// Of deleted topics.
+    pub buried: Sum,
+    /// Files had another length than all have.
+    pub damaged: bool,
 }
 
 impl Sum {
@@ -180,22 +190,21 @@ impl Queues {
         self.dirs.disk.fs.sync_dir(&self.dirs.root)
     }
 
-    /// Reads the queues' directories; entries at or behind `dispatched` are dropped. Returns what the queues are, and what
-    /// those of deleted topics are.
+    /// Reads the queues' directories; entries at or behind `dispatched` are dropped. Returns what the queues are.
     pub fn load(
         &self,
         log_start: i64,
         dispatched: i64,
         clean: bool,
         unsynced: &mut Unsynced,
-    ) -> std::result::Result<(Sum, Sum), QueueLoadError> {
+    ) -> Result<Loaded> {
         self.topics
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.light.store(0, Ordering::Relaxed);
         self.buried().clear();
-        let (mut there, mut buried) = (Sum::default(), Sum::default());
+        let mut loaded = Loaded::default();
         for topic in self.dirs.disk.fs.list_dirs(&self.dirs.root)? {
             let topic: Arc<str> = topic.into();
             for id in self.dirs.disk.fs.list_dirs(&self.dirs.root.join(&*topic))? {
@@ -203,11 +212,12 @@ impl Queues {
                     continue;
                 };
                 let queue = Queue::new(topic.clone(), queue_id);
-                queue.load(&self.dirs, log_start, dispatched, clean, unsynced)?;
+                loaded.damaged |=
+                    !queue.load(&self.dirs, log_start, dispatched, clean, unsynced)?;
                 if topic.ends_with(BURIED) {
-                    buried.count(&queue);
+                    loaded.buried.count(&queue);
                 } else {
-                    there.count(&queue);
+                    loaded.there.count(&queue);
                     self.insert(Arc::new(queue));
                 }
             }
@@ -219,7 +229,7 @@ impl Queues {
             // Whoever buried them may have died before this, and their topics may be made anew now.
             self.dirs.disk.fs.sync_dir(&self.dirs.root)?;
         }
-        Ok((there, buried))
+        Ok(loaded)
     }
 
     /// Deletes all queues.

@@ -1,11 +1,13 @@
 //! Reading what is published. Cheap to clone, usable from any thread.
 
+use crate::commit_log::damaged;
 use crate::dispatch;
 use crate::queue::Queue;
 use crate::store::Store;
 use bytes::Bytes;
 use rocketmq_protocol::properties::{self, name};
 use rocketmq_protocol::record::{self, View};
+use rocketmq_protocol::topic;
 use std::io::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -151,6 +153,8 @@ impl Reader {
         let look_through = (FILTER_BYTES / 20).max(max_count) as i64;
         let stop = read.max_offset.min(from + look_through);
         let mut wanted: Vec<(i64, i32)> = Vec::with_capacity(max_count.min(64));
+        // The queue offset of each.
+        let mut numbers: Vec<i64> = Vec::with_capacity(max_count.min(64));
         let mut entries = Vec::with_capacity(max_count.min(ENTRIES_AT_ONCE));
         let (mut bytes, mut newest) = (0usize, None);
         let mut at = from;
@@ -171,6 +175,15 @@ impl Reader {
             }
             for entry in &entries {
                 let size = entry.size as usize;
+                let senseless = entry.size <= 0
+                    || entry.physical_offset < 0
+                    || entry.physical_offset > log_end - i64::from(entry.size);
+                if senseless && !entry.is_blank() {
+                    if wanted.is_empty() {
+                        return Err(damaged(entry.physical_offset));
+                    }
+                    break 'entries;
+                }
                 let in_memory = log_end - entry.physical_offset <= options.in_memory_span as i64;
                 let (bytes_max, count_max) = if in_memory {
                     (
@@ -190,7 +203,7 @@ impl Reader {
                     break 'entries;
                 }
                 at += 1;
-                if entry.is_blank() || entry.size <= 0 {
+                if entry.is_blank() {
                     continue;
                 }
                 newest = Some(entry.physical_offset);
@@ -208,13 +221,22 @@ impl Reader {
                 }
                 bytes += size;
                 wanted.push((entry.physical_offset, entry.size));
+                numbers.push(at - 1);
             }
             if wanted.len() >= max_count {
                 break;
             }
         }
         read.next_offset = at;
-        read.count = self.store.log.read_records(&wanted, &mut read.spans)?;
+        // A light queue's entries point at another queue's records.
+        let light = topic::is_lmq(&queue.topic);
+        let right = |which: usize, record: &View<'_>| {
+            light
+                || record.topic_bytes() == queue.topic.as_bytes()
+                    && record.queue_id() == queue.queue_id
+                    && record.queue_offset() == numbers[which]
+        };
+        read.count = (self.store.log).read_records(&wanted, &right, &mut read.spans)?;
         if read.count > 0 {
             read.status = ReadStatus::Found;
             if read.count < wanted.len() {
@@ -222,7 +244,10 @@ impl Reader {
                 let missing = wanted[read.count].0;
                 read.next_offset = self.position_of(queue, from, at, missing)?;
             }
-        } else if !wanted.is_empty() {
+        } else if let Some((first, _)) = wanted.first() {
+            if *first >= self.store.log.start() {
+                return Err(damaged(*first));
+            }
             read.status = ReadStatus::MessageWasRemoving;
         }
         read.far_behind =
@@ -428,9 +453,7 @@ impl Reader {
         if entry.physical_offset < self.store.log.start() {
             return Ok(None);
         }
-        self.store
-            .log
-            .read(entry.physical_offset, entry.size as usize)
+        (self.store.log).read_record(entry.physical_offset, entry.size.max(0) as usize)
     }
 
     /// Raw log bytes from an offset on for replication: never past the published end nor a file's end; empty at the end.

@@ -7,11 +7,10 @@
 use crate::checkpoint::{self, Checkpoint};
 use crate::disk;
 use crate::error::{StoreError, io_error};
-use crate::queue::QueueLoadError;
-use crate::queues::Sum;
+use crate::queues::Loaded;
 use crate::store::Store;
 use crate::writer::{Recovery, Writer};
-use rocketmq_protocol::record::{MAGIC_V1, MAGIC_V2, RecordError, Seen, View};
+use rocketmq_protocol::record::{LEN_MIN, MAGIC_V1, MAGIC_V2, RecordError, Seen, View};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -32,7 +31,7 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     let abort = checkpoint::abort_path(root);
     let clean = !(store.fs().exists(&abort)).map_err(io_error("looking for", &abort))?;
     let saved = checkpoint::read(store.fs(), root)?;
-    store.log.load()?;
+    (store.log).load(saved.mark.map_or(0, |mark| mark.synced))?;
     let bases = store.log.bases();
     if bases.is_empty() {
         // Without a log there is nothing that queues or index could point to.
@@ -55,9 +54,16 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     }
     let start = store.log.start();
     let limit = bases[bases.len() - 1] + store.log.file_size();
-    let mark = saved
-        .mark
-        .filter(|mark| mark.dispatched >= start && mark.dispatched <= limit);
+    let mark = saved.mark.filter(|mark| mark.dispatched >= start);
+    if let Some(mark) = mark
+        && mark.dispatched > limit
+    {
+        return Err(StoreError::Damaged {
+            at: limit,
+            what: format!("the checkpoint tells of records up to {}", mark.dispatched),
+            next: None,
+        });
+    }
     store.dispatched.store(
         mark.map_or(start, |mark| mark.dispatched),
         Ordering::Release,
@@ -74,13 +80,15 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     };
 
     let mut queues_from = from;
-    let (there, buried) = load_queues(&store, queues_from, clean && mark.is_some())?;
-    if mark.is_some_and(|mark| {
+    let loaded = load_queues(&store, queues_from, clean && mark.is_some())?;
+    let other_than_marked = mark.is_some_and(|mark| {
+        let (there, buried) = (loaded.there, loaded.buried);
         // The mark may have been written before a topic was deleted, or after it.
         let before = (there.queues + buried.queues, there.ends + buried.ends);
         let counted = (mark.queues, mark.queue_ends);
         counted != (there.queues, there.ends) && counted != before
-    }) {
+    });
+    if loaded.damaged || other_than_marked {
         store.forget_checkpoint()?;
         queues_from = start;
         load_queues(&store, queues_from, false)?;
@@ -89,12 +97,14 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     if let Some(index) = &store.index {
         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
         let mut progress = store.progress();
-        index.load(from, clean && mark.is_some(), &mut progress.unsynced)?;
+        let whole = index.load(from, clean && mark.is_some(), &mut progress.unsynced)?;
         drop(progress);
         let end = index
             .end_below(from)
             .map_err(io_error("reading the index in", root))?;
-        if mark.is_some_and(|mark| end != mark.index_end && mark.index_end >= start) {
+        let other_than_marked =
+            mark.is_some_and(|mark| end != mark.index_end && mark.index_end >= start);
+        if !whole || other_than_marked {
             store.forget_checkpoint()?;
             index
                 .destroy()
@@ -150,6 +160,7 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
             .write_again(mark.map_or(start, |mark| mark.synced.min(end)), end)?;
     }
     store.log.cut(end)?;
+    store.log.set_found(end);
     store.log.set_flushed(if clean {
         end
     } else {
@@ -166,25 +177,12 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     })
 }
 
-fn load_queues(store: &Store, dispatched: i64, clean: bool) -> Result<(Sum, Sum), StoreError> {
-    let root = store.options.root.join("consumequeue");
-    store
-        .queues
-        .load(
-            store.log.start(),
-            dispatched,
-            clean,
-            &mut store.progress().unsynced,
-        )
-        .map_err(|error| match error {
-            QueueLoadError::Io(source) => io_error("loading queues in", &root)(source),
-            QueueLoadError::FileSize { path, found } => StoreError::FileSize {
-                path: path.display().to_string(),
-                found,
-                configured: store.queues.dirs.file_len(),
-                property: "mappedFileSizeConsumeQueue",
-            },
-        })
+fn load_queues(store: &Store, dispatched: i64, clean: bool) -> Result<Loaded, StoreError> {
+    let root = &store.queues.dirs.root;
+    let unsynced = &mut store.progress().unsynced;
+    (store.queues)
+        .load(store.log.start(), dispatched, clean, unsynced)
+        .map_err(io_error("loading queues in", root))
 }
 
 /// Where to begin without a mark of our own: the last file with a record after a clean stop; else the newest file whose
@@ -281,6 +279,13 @@ impl Scan<'_> {
                     format!(
                         "a record says that it stands at {}",
                         record.physical_offset()
+                    )
+                }
+                // Each message before it in its queue has taken its part of the log.
+                Ok(Seen::Record(record)) if record.queue_offset() > self.at / LEN_MIN as i64 => {
+                    format!(
+                        "a record says that it is its queue's {}th",
+                        record.queue_offset()
                     )
                 }
                 Ok(Seen::Record(record)) if record.total_len() as i64 <= in_file => {
