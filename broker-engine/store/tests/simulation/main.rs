@@ -8,6 +8,7 @@ mod errors;
 #[path = "../given/mod.rs"]
 mod given;
 mod model;
+mod mutations;
 mod run;
 mod side;
 
@@ -30,7 +31,7 @@ fn check(seed: u64, bug: Option<Bug>) -> Result<Counts, String> {
     ))
 }
 
-fn number(name: &str) -> Option<u64> {
+fn check_number(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|text| text.parse().expect("a number"))
@@ -40,7 +41,7 @@ fn number(name: &str) -> Option<u64> {
 fn check_all(from: u64, count: u64) -> (Counts, Vec<String>) {
     let next = AtomicU64::new(from);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let cores = number("CORES").map_or(cores, |cores| cores as usize);
+    let cores = check_number("CORES").map_or(cores, |cores| cores as usize);
     std::thread::scope(|scope| {
         let work = || {
             let mut counts = Counts::default();
@@ -69,12 +70,12 @@ fn check_all(from: u64, count: u64) -> (Counts, Vec<String>) {
 
 #[test]
 fn seeds() {
-    if let Some(seed) = number("SEED") {
+    if let Some(seed) = check_number("SEED") {
         check(seed, None).unwrap_or_else(|why| panic!("{why}"));
         return;
     }
-    let count = number("SEEDS").unwrap_or(5000);
-    let (counts, failures) = check_all(number("FROM").unwrap_or(0), count);
+    let count = check_number("SEEDS").unwrap_or(5000);
+    let (counts, failures) = check_all(check_number("FROM").unwrap_or(0), count);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     println!("{count} seeds: {counts:?}");
     // A harness that meets nothing finds nothing.
