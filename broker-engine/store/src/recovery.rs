@@ -355,7 +355,10 @@ fn settle_end(
     clean: bool,
 ) -> Result<u64, StoreError> {
     let (stale_end, next) = look_behind(store, end, limit)?;
-    let torn = next.is_none() || !clean && lost_write(store, end)?;
+    let torn = match next {
+        None => true,
+        Some(next) => !clean && lost_write(store, end, next)?,
+    };
     if end < synced || !torn {
         return Err(StoreError::Damaged {
             at: end,
@@ -403,8 +406,9 @@ fn look_behind(store: &Store, end: i64, limit: i64) -> Result<(i64, Option<i64>)
 }
 
 /// Whether a part of the record at `end` was never written. It then ends with a sector: the sector is zeros from some place
-/// on, since it was lost, or saved before the rest of it was written.
-fn lost_write(store: &Store, end: i64) -> Result<bool, StoreError> {
+/// on, since it was lost, or saved before the rest of it was written. A sector in which the `next` whole record begins was saved
+/// later.
+fn lost_write(store: &Store, end: i64, next: i64) -> Result<bool, StoreError> {
     let log = &store.log;
     let base = log.base_of(end);
     let path = log.path(base);
@@ -421,6 +425,10 @@ fn lost_write(store: &Store, end: i64) -> Result<bool, StoreError> {
     let mut border = at + 1;
     while border < last {
         border = border.next_multiple_of(SECTOR).min(last);
+        // Its length may begin with zeros, its magic does not.
+        if border as i64 > next + 4 - base {
+            break;
+        }
         if bytes.get(border - 1 - at).is_none_or(|byte| *byte == 0) {
             return Ok(true);
         }
