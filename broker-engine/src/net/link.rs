@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::outbox::Writing;
 use super::reactor::Group;
 use super::{Limits, Service};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
 use rocketmq_protocol::Frame;
 use rocketmq_protocol::hot::Shapes;
@@ -17,6 +17,8 @@ use tokio::runtime::Handle;
 
 /// Bytes that one read takes at most.
 pub(super) const READ_MAX: usize = 256 << 10;
+/// A frame's beginning that is longer than this is not moved to be with its rest.
+const JOIN_MAX: usize = 16 << 10;
 /// How long a stopping server lets a connection write what is queued.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -90,7 +92,8 @@ impl Link {
         self.readable && self.stopping.is_none() && self.writing.bytes() <= self.limits.unsent_bytes
     }
 
-    /// Reads once, and hands what came whole to the service. `room` is the reactor's, of [`READ_MAX`] bytes and empty. Returns
+    /// Reads once, and hands what came whole to the service. `room` is the reactor's, empty and with room for
+    /// [`READ_MAX`] bytes; what it is afterwards does not matter. Returns
     /// whether the service had something to do.
     pub fn read(
         &mut self,
@@ -98,10 +101,16 @@ impl Link {
         frames: &mut Vec<Frame>,
         now: Instant,
     ) -> Result<bool, End> {
-        let count = loop {
+        // The beginning of a frame goes in front of its rest, so that all stands in one piece; that of a large one grows where it is.
+        let grows = self.buffer.len() > JOIN_MAX;
+        if !grows {
+            room.extend_from_slice(&self.buffer);
+        }
+        let before = room.len();
+        loop {
             match rustix::io::read(&self.stream, rustix::buffer::spare_capacity(room)) {
                 Ok(0) => return Err(End::Quiet),
-                Ok(count) => break count,
+                Ok(_) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     self.readable = false;
@@ -109,19 +118,23 @@ impl Link {
                 }
                 Err(_) => return Err(End::Quiet),
             }
-        };
+        }
         // Less than there was room for: more will be announced. An end that came with it was announced already.
-        self.readable = count >= READ_MAX || self.closing;
+        self.readable = room.len() == room.capacity() || self.closing;
         self.active = now;
-        if std::mem::take(&mut self.first) && room[0] == 0x16 {
+        if std::mem::take(&mut self.first) && room[before] == 0x16 {
             let what =
                 "it began a TLS handshake; TLS is not offered here, connect in plain".to_owned();
             return Err(End::Said(what));
         }
-        self.buffer.extend_from_slice(room);
-        room.clear();
+        let mut whole = if grows {
+            self.buffer.extend_from_slice(room);
+            std::mem::take(&mut self.buffer)
+        } else {
+            BytesMut::from(Bytes::from(std::mem::take(room)))
+        };
         self.connection
-            .cut(&mut self.buffer, &mut self.shapes, frames)
+            .cut(&mut whole, &mut self.shapes, frames)
             .map_err(End::Said)?;
         let busy = !frames.is_empty();
         if busy {
@@ -136,10 +149,17 @@ impl Link {
                 return Err(End::Said("serving its request failed; see above".into()));
             }
         }
+        if grows && !busy {
+            self.buffer = whole;
+        } else {
+            self.buffer = BytesMut::from(&whole[..]);
+            if !grows {
+                // The room itself, unless somebody keeps a frame of it.
+                *room = Vec::from(whole);
+            }
+        }
         if self.buffer.is_empty() {
             self.half_since = None;
-            // Nothing of a burst is kept for an idle connection's life.
-            self.buffer = BytesMut::new();
         } else if self.half_since.is_none() {
             self.half_since = Some(now);
         }

@@ -341,7 +341,10 @@ impl Reactor {
         if !link.reads() {
             return;
         }
-        match link.read(room, frames, now) {
+        let read = link.read(room, frames, now);
+        room.clear();
+        room.reserve(READ_MAX);
+        match read {
             Ok(served) => {
                 if served
                     && !busy
@@ -353,14 +356,11 @@ impl Reactor {
                 let due = link.due();
                 self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
             }
-            Err(why) => self.end(token, why, room, frames),
+            Err(why) => {
+                frames.clear();
+                self.drop_link(token, why);
+            }
         }
-    }
-
-    fn end(&mut self, token: usize, why: End, room: &mut Vec<u8>, frames: &mut Vec<Frame>) {
-        room.clear();
-        frames.clear();
-        self.drop_link(token, why);
     }
 
     fn write(&mut self, token: usize, now: Instant) {

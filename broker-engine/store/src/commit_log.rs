@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// Most recent log bytes kept in memory for pulls that follow the producers closely.
-const TAIL_BYTES: usize = 8 << 20;
+/// Most recent log bytes kept in memory for pulls that follow the producers closely: milliseconds of a busy log. More would cost
+/// each record a trip to main memory, where the blocks of a short tail stay in the processor.
+const TAIL_BYTES: usize = 2 << 20;
 /// Zeros at a file's start after which nothing was written to it.
 const LOOKED_AT: usize = 64 << 10;
 /// Bytes written again at once.
