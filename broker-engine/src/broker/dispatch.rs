@@ -3,7 +3,7 @@
 use super::Broker;
 use super::refusal::Refusal;
 use super::send::Sends;
-use crate::net::{Connection, Service};
+use crate::net::{Connection, Round, Service};
 use rocketmq_protocol::code::request;
 use rocketmq_protocol::hot::Head;
 use rocketmq_protocol::{Command, Frame};
@@ -57,9 +57,29 @@ impl Port {
 }
 
 impl Service for Port {
-    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
-        let mut sends = None;
-        let bytes: usize = frames.iter().map(Frame::wire_len).sum();
+    fn begin(self: Arc<Self>) -> Box<dyn Round> {
+        Box::new(Turn {
+            port: self,
+            sends: None,
+        })
+    }
+
+    fn on_close(&self, connection: &Connection) {
+        self.broker.waiters.connection_closed(connection);
+        self.broker.pops.connection_closed(connection);
+        self.broker.clients.connection_closed(connection);
+    }
+}
+
+/// What one thread's connections brought at a time. Sends are gathered, so that all of them are one append; the rest is
+/// answered as it comes.
+struct Turn {
+    port: Arc<Port>,
+    sends: Option<Sends>,
+}
+
+impl Round for Turn {
+    fn on_frames(&mut self, connection: &Connection, frames: &mut Vec<Frame>) {
         for frame in frames.drain(..) {
             let code = match Head::scan(&frame) {
                 Some(head) => head.code,
@@ -70,29 +90,23 @@ impl Service for Port {
             };
             match code {
                 request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
-                    sends
-                        .get_or_insert_with(|| Sends::new(&self.broker, connection, bytes))
-                        .push(&frame)
+                    self.sends
+                        .get_or_insert_with(|| Sends::new(&self.port.broker, connection))
+                        .push(connection, &frame);
                 }
-                request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if !self.fast => {
-                    self.broker.pull(connection, &frame);
+                request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if !self.port.fast => {
+                    self.port.broker.pull(connection, &frame);
                 }
-                _ => self.command(connection, &frame),
+                _ => self.port.command(connection, &frame),
             }
         }
-        if let Some(sends) = sends {
+    }
+
+    fn finish(self: Box<Self>) {
+        if let Some(sends) = self.sends {
             sends.finish();
+            self.port.broker.log.append_brought();
         }
-    }
-
-    fn on_round(&self) {
-        self.broker.log.append_brought();
-    }
-
-    fn on_close(&self, connection: &Connection) {
-        self.broker.waiters.connection_closed(connection);
-        self.broker.pops.connection_closed(connection);
-        self.broker.clients.connection_closed(connection);
     }
 }
 

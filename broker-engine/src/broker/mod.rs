@@ -44,7 +44,7 @@ use rocketmq_protocol::{Command, ExtFields, Language, Serialize};
 use rocketmq_store::{Placed, Reader, RecordBatch};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::sync::oneshot;
 
 /// All that a request handler may need. One per process, shared by `Arc`.
@@ -71,6 +71,8 @@ pub struct Broker {
     pub desk: admin::Desk,
     /// Peers that it is cut off from on purpose.
     pub partitions: Partitions,
+    /// Bytes of records that a round of sends is expected to bring.
+    pub round_bytes: AtomicUsize,
     /// Runs what must not hold up a connection.
     pub runtime: tokio::runtime::Handle,
     /// Address and port stamped into records and message ids; clients ask there for a message by its id.

@@ -1,7 +1,7 @@
 //! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310) and SEND_BATCH_MESSAGE (320).
 //!
-//! All sends that one read of a connection brought are checked, encoded into one batch, handed to the log in one piece and
-//! answered with one buffer. Messages that wait for disk or slaves and messages that do not (WAIT=false) go in two batches.
+//! All sends that a thread's connections brought at a time are checked, encoded into one batch, handed to the log in one piece and
+//! answered with one buffer, of which each connection gets its part. Messages that wait for disk or slaves and messages that do not (WAIT=false) go in two batches.
 //! Source of checks, order and remarks: `apache/rocketmq: broker/.../processor/SendMessageProcessor.java`,
 //! `AbstractSendMessageProcessor.java` (msgCheck), `broker/.../util/HookUtils.java`.
 
@@ -24,10 +24,12 @@ use rocketmq_store::RecordBatch;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// A batch goes to the log when it has grown to this many bytes, even if the read brought more: it must fit one log file.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch is appended when it has grown to this many bytes, even if the round brings more: it must fit one log file, and what was
+/// just encoded is copied to the page cache while it is still in the processor's own.
+const BATCH_BYTES: usize = 128 << 10;
 
 /// `FAQUrl.suggestTodo`: what Java appends to remarks about missing topics and groups.
 pub(super) const FAQ: &str =
@@ -36,10 +38,11 @@ pub(super) const FAQ: &str =
 /// Since this client version `maxReconsumeTimes` in the header counts (`MQVersion.V3_4_9`).
 pub(super) const VERSION_MAX_RECONSUME: i32 = 121;
 
-/// The sends of one read.
-pub(super) struct Sends<'b> {
-    broker: &'b Arc<Broker>,
-    connection: &'b Connection,
+/// The sends of one round.
+pub(super) struct Sends {
+    broker: Arc<Broker>,
+    /// Whose sends are at hand.
+    connection: Connection,
     config: Arc<BrokerConfig>,
     born_host: SocketAddr,
     waiting: Open,
@@ -71,31 +74,30 @@ struct Wishes<'a> {
     light: bool,
 }
 
-impl<'b> Sends<'b> {
-    /// `bytes`: of the frames that are to come. A record is about as long as its request.
-    pub(super) fn new(
-        broker: &'b Arc<Broker>,
-        connection: &'b Connection,
-        bytes: usize,
-    ) -> Sends<'b> {
+impl Sends {
+    pub(super) fn new(broker: &Arc<Broker>, connection: &Connection) -> Sends {
         Sends {
-            broker,
-            connection,
             config: broker.config.get(),
+            connection: connection.clone(),
             born_host: connection.peer(),
             waiting: Open {
-                batch: RecordBatch::with_capacity(bytes.min(BATCH_BYTES)),
+                batch: RecordBatch::with_capacity(broker.round_bytes.load(Ordering::Relaxed)),
                 answers: Answers::default(),
             },
             eager: Open::default(),
             room: Vec::new(),
             text: String::new(),
             topic: None,
+            broker: Arc::clone(broker),
         }
     }
 
     /// Takes one send; what is wrong with it is answered at once.
-    pub(super) fn push(&mut self, frame: &Frame) {
+    pub(super) fn push(&mut self, connection: &Connection, frame: &Frame) {
+        if connection.id() != self.connection.id() {
+            self.connection = connection.clone();
+            self.born_host = connection.peer();
+        }
         let mut room = std::mem::take(&mut self.room);
         self.push_in(frame, &mut room);
         self.room = room;
@@ -157,14 +159,20 @@ impl<'b> Sends<'b> {
             return;
         }
         let open = std::mem::take(open);
+        // The next round will bring about as much; a quiet one lets the room shrink by and by.
+        let (room, bytes) = (&self.broker.round_bytes, open.batch.byte_len());
+        let expected = room.load(Ordering::Relaxed);
+        room.store(
+            bytes.max(expected - expected / 8).min(BATCH_BYTES),
+            Ordering::Relaxed,
+        );
         let requirement = if wait {
             self.broker.requirement(&self.config)
         } else {
             Requirement::default()
         };
         let answers = Unanswered {
-            broker: Arc::clone(self.broker),
-            connection: self.connection.clone(),
+            broker: Arc::clone(&self.broker),
             answers: open.answers,
         };
         let done = Box::new(move |result| answers.answer(result));
@@ -177,7 +185,7 @@ impl<'b> Sends<'b> {
     fn refuse(&self, opaque: i32, serialize: Serialize, oneway: bool, refusal: Refusal) {
         if !oneway {
             (self.connection).reply(&refusal_of_send(
-                self.broker,
+                &self.broker,
                 &self.config,
                 opaque,
                 serialize,
@@ -190,7 +198,7 @@ impl<'b> Sends<'b> {
     fn check(&mut self, head: &SendHead<'_>) -> Result<(Arc<TopicConfig>, i32), Refusal> {
         let found = self.find_queue(head)?;
         if self.broker.store.disk_full() {
-            return Err(not_available(self.broker));
+            return Err(not_available(&self.broker));
         }
         Ok(found)
     }
@@ -200,7 +208,7 @@ impl<'b> Sends<'b> {
         &mut self,
         head: &SendHead<'_>,
     ) -> Result<(Arc<TopicConfig>, i32), Refusal> {
-        let broker = self.broker;
+        let broker = &self.broker;
         if broker.is_slave() {
             return Err(Refusal::new(
                 response::SYSTEM_BUSY,
@@ -340,17 +348,20 @@ impl<'b> Sends<'b> {
             let bytes = open.batch.byte_len() - before;
             let key = open.answers.keys.len();
             open.answers.keys.push_str(unique_key);
-            open.answers.sends.push(Sent {
-                opaque: head.head.opaque,
-                serialize,
-                oneway: head.head.flag & 2 != 0,
-                queue_id,
-                topic: place.topic,
-                records: 1,
-                bytes,
-                key: key..open.answers.keys.len(),
-                recall_handle,
-            });
+            open.answers.push(
+                &self.connection,
+                Sent {
+                    opaque: head.head.opaque,
+                    serialize,
+                    oneway: head.head.flag & 2 != 0,
+                    queue_id,
+                    topic: place.topic,
+                    records: 1,
+                    bytes,
+                    key: key..open.answers.keys.len(),
+                    recall_handle,
+                },
+            );
             Ok(())
         });
         self.text = text;
@@ -364,6 +375,7 @@ impl<'b> Sends<'b> {
         let open = if wait { &self.waiting } else { &self.eager };
         if open.batch.byte_len() >= BATCH_BYTES {
             self.submit(wait);
+            self.broker.log.append_brought();
         }
     }
 
@@ -430,7 +442,7 @@ impl<'b> Sends<'b> {
             return Ok((place, head.sys_flag));
         }
         if level > 0 {
-            return Ok((place.delayed(self.broker, level), head.sys_flag));
+            return Ok((place.delayed(&self.broker, level), head.sys_flag));
         }
         if wishes.timer && !wishes.timer_out {
             return Ok((self.broker.timed(place)?, head.sys_flag));
@@ -514,17 +526,20 @@ impl<'b> Sends<'b> {
         open.answers
             .keys
             .push_str(wishes.unique_key.unwrap_or_default());
-        open.answers.sends.push(Sent {
-            opaque: head.head.opaque,
-            serialize,
-            oneway: head.head.flag & 2 != 0,
-            queue_id,
-            topic: Arc::clone(&config.topic_name),
-            records,
-            bytes: open.batch.byte_len() - before,
-            key: key..open.answers.keys.len(),
-            recall_handle: None,
-        });
+        open.answers.push(
+            &self.connection,
+            Sent {
+                opaque: head.head.opaque,
+                serialize,
+                oneway: head.head.flag & 2 != 0,
+                queue_id,
+                topic: Arc::clone(&config.topic_name),
+                records,
+                bytes: open.batch.byte_len() - before,
+                key: key..open.answers.keys.len(),
+                recall_handle: None,
+            },
+        );
         self.cut(wishes.wait);
         Ok(())
     }

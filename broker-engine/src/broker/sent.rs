@@ -19,9 +19,23 @@ use std::sync::Arc;
 /// Who must be told how a batch went.
 #[derive(Default)]
 pub(super) struct Answers {
-    pub sends: Vec<Sent>,
+    sends: Vec<Sent>,
+    /// Whose they are: each connection with the number of its last send plus one.
+    whose: Vec<(Connection, usize)>,
     /// Unique keys of all `sends`, back to back.
     pub keys: String,
+}
+
+impl Answers {
+    /// Takes a send of a connection's.
+    pub(super) fn push(&mut self, connection: &Connection, sent: Sent) {
+        self.sends.push(sent);
+        let end = self.sends.len();
+        match self.whose.last_mut() {
+            Some((last, last_end)) if last.id() == connection.id() => *last_end = end,
+            _ => self.whose.push((connection.clone(), end)),
+        }
+    }
 }
 
 /// One request whose records are in a batch.
@@ -42,7 +56,6 @@ pub(super) struct Sent {
 /// Answers of a batch that the log has; dropping it unanswered tells the clients that the broker is busy.
 pub(super) struct Unanswered {
     pub broker: Arc<Broker>,
-    pub connection: Connection,
     pub answers: Answers,
 }
 
@@ -63,11 +76,15 @@ impl Unanswered {
             Outcome::ReplicaTimeout => response::FLUSH_SLAVE_TIMEOUT,
             Outcome::ReplicaMissing => response::SLAVE_NOT_AVAILABLE,
         };
-        let mut out = BytesMut::with_capacity(answers.sends.len() * 384);
+        let mut out = BytesMut::with_capacity(answers.sends.len() * 384 + 512);
         let mut ids = String::with_capacity(64);
         let mut records = placed.records.iter();
         let mut run: Option<(Arc<str>, u64, u64)> = None;
-        for sent in answers.sends {
+        let mut whose = answers.whose.into_iter().peekable();
+        for (number, sent) in answers.sends.into_iter().enumerate() {
+            while let Some((connection, _)) = whose.next_if(|(_, end)| *end <= number) {
+                give(&connection, &mut out);
+            }
             let mut first = None;
             ids.clear();
             for (queue_offset, physical_offset) in records.by_ref().take(sent.records) {
@@ -117,15 +134,20 @@ impl Unanswered {
         if let Some((topic, messages, bytes)) = run {
             self.broker.stats.put(&topic, messages, bytes);
         }
-        if !out.is_empty() {
-            self.connection.send(out.freeze());
+        for (connection, _) in whose {
+            give(&connection, &mut out);
         }
     }
 
     fn refuse(&mut self, refusal: &Refusal) {
         let config = self.broker.config.get();
         let mut out = BytesMut::new();
-        for sent in std::mem::take(&mut self.answers).sends {
+        let answers = std::mem::take(&mut self.answers);
+        let mut whose = answers.whose.into_iter().peekable();
+        for (number, sent) in answers.sends.into_iter().enumerate() {
+            while let Some((connection, _)) = whose.next_if(|(_, end)| *end <= number) {
+                give(&connection, &mut out);
+            }
             let (opaque, serialize) = (sent.opaque, sent.serialize);
             let command =
                 refusal_of_send(&self.broker, &config, opaque, serialize, refusal.clone());
@@ -133,9 +155,16 @@ impl Unanswered {
                 command.encode(&mut out);
             }
         }
-        if !out.is_empty() {
-            self.connection.send(out.freeze());
+        for (connection, _) in whose {
+            give(&connection, &mut out);
         }
+    }
+}
+
+/// Queues what was written since the last call; the buffer is shared, not copied.
+fn give(connection: &Connection, out: &mut BytesMut) {
+    if !out.is_empty() {
+        connection.send(out.split().freeze());
     }
 }
 

@@ -14,7 +14,7 @@ pub use kv::{KvConfig, KvError};
 pub use routes::{MinIdChange, Registered, Registration, Routes, View};
 
 use crate::config::{Live, NamesrvConfig};
-use crate::net::{self, Client, Connection, Limits, Partitions, Service};
+use crate::net::{self, Client, Connection, Limits, Partitions, Round, Service};
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use rocketmq_protocol::code::request;
@@ -79,7 +79,23 @@ pub async fn serve(
 }
 
 impl Service for Arc<Namesrv> {
-    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
+    fn begin(self: Arc<Self>) -> Box<dyn Round> {
+        Box::new(Answering(Arc::clone(&*self)))
+    }
+    fn on_close(&self, connection: &Connection) {
+        let (gone, changes) = self.routes.write().connection_closed(connection.id());
+        for addr in gone {
+            tracing::info!(broker = addr, "dropped: its connection closed");
+        }
+        self.tell(changes);
+    }
+}
+
+/// Each request is answered as it comes.
+struct Answering(Arc<Namesrv>);
+
+impl Round for Answering {
+    fn on_frames(&mut self, connection: &Connection, frames: &mut Vec<Frame>) {
         let mut answers = BytesMut::new();
         for frame in frames.drain(..) {
             let request = match frame.decode() {
@@ -98,7 +114,7 @@ impl Service for Arc<Namesrv> {
                 request::PUT_KV_CONFIG | request::DELETE_KV_CONFIG
             ) {
                 // These wait for the disk.
-                let (namesrv, connection) = (self.clone(), connection.clone());
+                let (namesrv, connection) = (self.0.clone(), connection.clone());
                 tokio::task::spawn_blocking(move || {
                     let answer = namesrv.answer(&connection, &request);
                     if !request.is_oneway() {
@@ -107,19 +123,12 @@ impl Service for Arc<Namesrv> {
                 });
                 continue;
             }
-            let answer = self.answer(connection, &request);
+            let answer = self.0.answer(connection, &request);
             if !request.is_oneway() {
                 answer.encode(&mut answers);
             }
         }
         connection.send(answers.freeze());
-    }
-    fn on_close(&self, connection: &Connection) {
-        let (gone, changes) = self.routes.write().connection_closed(connection.id());
-        for addr in gone {
-            tracing::info!(broker = addr, "dropped: its connection closed");
-        }
-        self.tell(changes);
     }
 }
 

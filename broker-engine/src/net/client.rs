@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::reactor::{self, Group};
-use super::{CallError, Limits, Partitions, Service, resolve};
+use super::{CallError, Limits, Partitions, Round, Service, resolve};
 use parking_lot::Mutex;
 use rocketmq_protocol::{Command, Frame};
 use std::collections::HashMap;
@@ -45,11 +45,17 @@ struct Unserved {
     ended: Notify,
 }
 impl Service for Unserved {
-    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
-        tracing::debug!(peer = %connection.peer(), requests = frames.len(), "requests over our own connection passed over");
+    fn begin(self: Arc<Self>) -> Box<dyn Round> {
+        Box::new(PassedOver)
     }
     fn on_close(&self, _connection: &Connection) {
         self.ended.notify_one();
+    }
+}
+struct PassedOver;
+impl Round for PassedOver {
+    fn on_frames(&mut self, connection: &Connection, frames: &mut Vec<Frame>) {
+        tracing::debug!(peer = %connection.peer(), requests = frames.len(), "requests over our own connection passed over");
     }
 }
 

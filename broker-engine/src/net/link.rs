@@ -3,7 +3,7 @@
 
 use super::connection::Connection;
 use super::outbox::Writing;
-use super::reactor::Group;
+use super::reactor::{Group, Rounds};
 use super::{Limits, Service};
 use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
@@ -93,14 +93,14 @@ impl Link {
     }
 
     /// Reads once, and hands what came whole to the service. `room` is the reactor's, empty and with room for
-    /// [`READ_MAX`] bytes; what it is afterwards does not matter. Returns
-    /// whether the service had something to do.
+    /// [`READ_MAX`] bytes; what it is afterwards does not matter.
     pub fn read(
         &mut self,
         room: &mut Vec<u8>,
         frames: &mut Vec<Frame>,
+        rounds: &mut Rounds,
         now: Instant,
-    ) -> Result<bool, End> {
+    ) -> Result<(), End> {
         // The beginning of a frame goes in front of its rest, so that all stands in one piece; that of a large one grows where it is.
         let grows = self.buffer.len() > JOIN_MAX;
         if !grows {
@@ -114,7 +114,7 @@ impl Link {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     self.readable = false;
-                    return Ok(false);
+                    return Ok(());
                 }
                 Err(_) => return Err(End::Quiet),
             }
@@ -142,10 +142,13 @@ impl Link {
             self.connection.outbox().expect();
             let runtime = self.runtime.enter();
             let (service, connection) = (&self.service, &self.connection);
-            let served = catch_unwind(AssertUnwindSafe(|| service.on_frames(connection, frames)));
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                rounds.of(service).on_frames(connection, frames);
+            }));
             drop(runtime);
             frames.clear();
             if served.is_err() {
+                rounds.forget(service);
                 return Err(End::Said("serving its request failed; see above".into()));
             }
         }
@@ -163,7 +166,7 @@ impl Link {
         } else if self.half_since.is_none() {
             self.half_since = Some(now);
         }
-        Ok(busy)
+        Ok(())
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -180,7 +183,10 @@ impl Link {
                     self.writing.advance(count);
                     self.active = now;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.writing.part_from_others();
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(End::Quiet),
             }

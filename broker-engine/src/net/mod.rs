@@ -22,6 +22,7 @@ pub use partition::{Changes, Partitions};
 pub use server::{bind, serve};
 
 use rocketmq_protocol::Frame;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Header field of REGISTER_BROKER (103) with a broker's `host:port` for callers inside the cluster's network. A foreign name
@@ -30,15 +31,20 @@ pub const INTERNAL_ADDR: &str = "rmqctlInternalAddr";
 
 /// What a server does with what arrives on its connections.
 pub trait Service: Send + Sync + 'static {
-    /// All whole request frames that one read brought, in order. Runs on a thread of connections, within the runtime in which
-    /// the connection was made: must not block; what takes long is spawned with a clone of `connection`. Answers to our own requests are taken out before, except that a
-    /// peer nobody ever called may send one unasked: a service passes over frames with the answer flag.
-    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>);
-    /// A thread has handed over what was ready on its connections and goes on to write: what the service put off until it knows
-    /// all of it, it does now.
-    fn on_round(&self) {}
+    /// A thread turns to those of its connections on which something has come.
+    fn begin(self: Arc<Self>) -> Box<dyn Round>;
     /// The connection is gone.
     fn on_close(&self, connection: &Connection);
+}
+
+/// One thread's turn over its connections. All of it runs on that thread, within the runtime in which the connection at hand was
+/// made: nothing may block; what takes long is spawned with a clone of the connection.
+pub trait Round {
+    /// All whole request frames that one read brought, in order. Answers to our own requests are taken out before, except that a
+    /// peer nobody ever called may send one unasked: a service passes over frames with the answer flag.
+    fn on_frames(&mut self, connection: &Connection, frames: &mut Vec<Frame>);
+    /// All that was ready is handed over: what was put off until then is done now. Answers are written next.
+    fn finish(self: Box<Self>) {}
 }
 
 /// Why a request of ours got no answer.

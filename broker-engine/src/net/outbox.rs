@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::OnceLock;
 
+/// A part that is not longer than this is mostly one of many answers in one buffer.
+const SMALL: usize = 4 << 10;
 /// Parts one `writev` carries; Linux allows 1024, the gain is gone long before.
 const SLICES: usize = 64;
 
@@ -87,6 +89,8 @@ impl Outbox {
 pub(super) struct Writing {
     parts: VecDeque<Bytes>,
     bytes: usize,
+    /// So many of the first parts are buffers of their own.
+    owned: usize,
 }
 
 impl Writing {
@@ -107,6 +111,16 @@ impl Writing {
         }
         (slices, count)
     }
+    /// The socket takes no more for now: a small part must not keep the buffer that it shares with others' answers in memory until
+    /// its peer reads.
+    pub(super) fn part_from_others(&mut self) {
+        for part in self.parts.iter_mut().skip(self.owned) {
+            if part.len() <= SMALL {
+                *part = Bytes::copy_from_slice(part);
+            }
+        }
+        self.owned = self.parts.len();
+    }
     /// The socket took `count` bytes.
     pub(super) fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
@@ -120,6 +134,7 @@ impl Writing {
             }
             count -= first.len();
             self.parts.pop_front();
+            self.owned = self.owned.saturating_sub(1);
         }
         // A burst's ring of parts is not kept for an idle connection's life.
         if self.parts.is_empty() && self.parts.capacity() > SLICES {

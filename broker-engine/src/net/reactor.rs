@@ -6,12 +6,13 @@
 
 use super::connection::Connection;
 use super::link::{End, Link, READ_MAX};
-use super::{Limits, Service};
+use super::{Limits, Round, Service};
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 use rocketmq_protocol::Frame;
 use std::collections::VecDeque;
 use std::io::Result;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -189,6 +190,40 @@ pub(super) fn add(
     Ok(())
 }
 
+/// The rounds under way on one thread, one a service.
+#[derive(Default)]
+pub(super) struct Rounds(Vec<(Arc<dyn Service>, Handle, Box<dyn Round>)>);
+
+impl Rounds {
+    /// The service's round; it begins now if it has not.
+    pub fn of(&mut self, service: &Arc<dyn Service>) -> &mut dyn Round {
+        let mut open = self.0.iter();
+        let place = match open.position(|(known, ..)| Arc::ptr_eq(known, service)) {
+            Some(place) => place,
+            None => {
+                let round = service.clone().begin();
+                self.0.push((service.clone(), Handle::current(), round));
+                self.0.len() - 1
+            }
+        };
+        &mut *self.0[place].2
+    }
+
+    /// The service's round failed: nothing more is done with it.
+    pub fn forget(&mut self, service: &Arc<dyn Service>) {
+        self.0.retain(|(known, ..)| !Arc::ptr_eq(known, service));
+    }
+
+    fn finish(&mut self) {
+        for (_, runtime, round) in self.0.drain(..) {
+            let _runtime = runtime.enter();
+            if catch_unwind(AssertUnwindSafe(|| round.finish())).is_err() {
+                tracing::error!("finishing what connections brought failed; see above");
+            }
+        }
+    }
+}
+
 struct Reactor {
     poll: Poll,
     mailbox: Arc<Mailbox>,
@@ -207,7 +242,7 @@ impl Reactor {
         let mut orders = Vec::new();
         let mut room = Vec::with_capacity(READ_MAX);
         let mut frames = Vec::new();
-        let mut busy: Vec<Arc<dyn Service>> = Vec::new();
+        let mut rounds = Rounds::default();
         let mut turn = Vec::new();
         loop {
             self.sleep(&mut events);
@@ -227,11 +262,9 @@ impl Reactor {
             let now = Instant::now();
             turn.extend(self.ready.drain(..));
             for &token in &turn {
-                self.read(token, &mut room, &mut frames, &mut busy, now);
+                self.read(token, &mut room, &mut frames, &mut rounds, now);
             }
-            for service in busy.drain(..) {
-                service.on_round();
-            }
+            rounds.finish();
             // What the services answered meanwhile.
             self.take_orders(&mut orders);
             for &token in &turn {
@@ -332,7 +365,7 @@ impl Reactor {
         token: usize,
         room: &mut Vec<u8>,
         frames: &mut Vec<Frame>,
-        busy: &mut Vec<Arc<dyn Service>>,
+        rounds: &mut Rounds,
         now: Instant,
     ) {
         let Some(link) = self.links[token].as_mut() else {
@@ -341,18 +374,11 @@ impl Reactor {
         if !link.reads() {
             return;
         }
-        let read = link.read(room, frames, now);
+        let read = link.read(room, frames, rounds, now);
         room.clear();
         room.reserve(READ_MAX);
         match read {
-            Ok(served) => {
-                if served
-                    && !busy
-                        .iter()
-                        .any(|service| Arc::ptr_eq(service, &link.service))
-                {
-                    busy.push(link.service.clone());
-                }
+            Ok(()) => {
                 let due = link.due();
                 self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
             }
@@ -419,9 +445,7 @@ fn finish(link: Link, why: End) {
         tracing::warn!(peer = %connection.peer(), "connection closed: {why}");
     }
     let entered = runtime.enter();
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        service.on_close(&connection)
-    }));
+    let told = catch_unwind(AssertUnwindSafe(|| service.on_close(&connection)));
     drop(entered);
     if told.is_err() {
         tracing::error!(peer = %connection.peer(), "telling the service of the connection's end failed");

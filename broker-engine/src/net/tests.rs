@@ -33,8 +33,19 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn on_frames(&self, connection: &Connection, frames: &mut Vec<Frame>) {
-        self.batches.lock().push(frames.len());
+    fn begin(self: Arc<Self>) -> Box<dyn Round> {
+        Box::new(Echoing(self))
+    }
+    fn on_close(&self, connection: &Connection) {
+        let _ = self.closed.send(connection.id());
+    }
+}
+
+struct Echoing(Arc<Echo>);
+
+impl Round for Echoing {
+    fn on_frames(&mut self, connection: &Connection, frames: &mut Vec<Frame>) {
+        self.0.batches.lock().push(frames.len());
         for frame in frames.drain(..) {
             let request = frame.decode().unwrap();
             match request.code {
@@ -58,9 +69,6 @@ impl Service for Echo {
                 _ => {}
             }
         }
-    }
-    fn on_close(&self, connection: &Connection) {
-        let _ = self.closed.send(connection.id());
     }
 }
 
