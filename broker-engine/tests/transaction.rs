@@ -145,7 +145,13 @@ async fn who_may_not_decide_is_refused_with_javas_words() {
 #[tokio::test]
 async fn a_producer_is_asked_about_what_it_left_open_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = broker(impatient(dir.path())).await;
+    // A half message that a round of checks meets before its decision is copied, and the copy is asked about: all is decided
+    // before the first round.
+    let broker = broker(BrokerConfig {
+        transaction_check_interval: Duration::from_secs(1),
+        ..impatient(dir.path())
+    })
+    .await;
     let mut producer = Client::connect(broker.address).await;
     let mut client = Client::connect(broker.address).await;
     let gone = place(&client.call(half("U1")).await);

@@ -192,32 +192,42 @@ pub(super) fn add(
 
 /// The rounds under way on one thread, one a service.
 #[derive(Default)]
-pub(super) struct Rounds(Vec<(Arc<dyn Service>, Handle, Box<dyn Round>)>);
+pub(super) struct Rounds(Vec<Open>);
+
+/// A round under way.
+struct Open {
+    service: Arc<dyn Service>,
+    runtime: Handle,
+    round: Box<dyn Round>,
+}
 
 impl Rounds {
     /// The service's round; it begins now if it has not.
     pub fn of(&mut self, service: &Arc<dyn Service>) -> &mut dyn Round {
         let mut open = self.0.iter();
-        let place = match open.position(|(known, ..)| Arc::ptr_eq(known, service)) {
+        let place = match open.position(|open| Arc::ptr_eq(&open.service, service)) {
             Some(place) => place,
             None => {
-                let round = service.clone().begin();
-                self.0.push((service.clone(), Handle::current(), round));
+                self.0.push(Open {
+                    service: service.clone(),
+                    runtime: Handle::current(),
+                    round: service.clone().begin(),
+                });
                 self.0.len() - 1
             }
         };
-        &mut *self.0[place].2
+        &mut *self.0[place].round
     }
 
     /// The service's round failed: nothing more is done with it.
     pub fn forget(&mut self, service: &Arc<dyn Service>) {
-        self.0.retain(|(known, ..)| !Arc::ptr_eq(known, service));
+        self.0.retain(|open| !Arc::ptr_eq(&open.service, service));
     }
 
     fn finish(&mut self) {
-        for (_, runtime, round) in self.0.drain(..) {
-            let _runtime = runtime.enter();
-            if catch_unwind(AssertUnwindSafe(|| round.finish())).is_err() {
+        for open in self.0.drain(..) {
+            let _runtime = open.runtime.enter();
+            if catch_unwind(AssertUnwindSafe(|| open.round.finish())).is_err() {
                 tracing::error!("finishing what connections brought failed; see above");
             }
         }

@@ -18,6 +18,8 @@ const TAIL_BYTES: usize = 2 << 20;
 const LOOKED_AT: usize = 64 << 10;
 /// Bytes written again at once.
 const WRITTEN_AGAIN: i64 = 4 << 20;
+/// Files that reads and writes find without their names.
+const RECENT_FILES: usize = 4;
 /// A read joins records that lie at most this far apart: copying the gap costs less than another system call.
 const JOIN_GAP: i64 = 2 << 10;
 
@@ -35,6 +37,10 @@ pub(crate) struct CommitLog {
     /// What lies before was written by an earlier process, and is looked at before it is given to anyone.
     found: AtomicI64,
     tail: Mutex<Tail>,
+    /// First offsets of files in use, and the files: putting a name together costs more than a read that it is for.
+    recent: Mutex<VecDeque<(i64, Arc<File>)>>,
+    /// Held while a file is made, or files behind the end are deleted.
+    making: Mutex<()>,
 }
 
 /// Blocks of the log in memory, ascending; between two there may be a gap (a file's filler).
@@ -56,6 +62,8 @@ impl CommitLog {
             flushed: AtomicI64::new(0),
             found: AtomicI64::new(0),
             tail: Mutex::default(),
+            recent: Mutex::default(),
+            making: Mutex::default(),
         }
     }
 
@@ -152,11 +160,48 @@ impl CommitLog {
         matches!((bases.front(), bases.back()), (Some(first), Some(last)) if base >= *first && base <= *last)
     }
     pub fn open(&self, base: i64) -> Result<Arc<File>> {
-        self.disk.open(&self.path(base))
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = recent.iter().find(|(known, _)| *known == base) {
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(&self.path(base))?;
+        if recent.len() >= RECENT_FILES {
+            recent.pop_front();
+        }
+        recent.push_back((base, file.clone()));
+        Ok(file)
+    }
+    /// Files went, or others have their names now.
+    fn forget_files(&self) {
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// Makes the file that begins at `base`, its blocks reserved.
     pub fn create(&self, base: i64) -> std::result::Result<(), StoreError> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_file(base) {
+            return Ok(());
+        }
+        self.make(base)
+    }
+
+    /// Makes the file behind the one that is written once half of that is full, so that no append waits for the disk to make one.
+    /// Runs on any thread.
+    pub fn make_next(&self) -> std::result::Result<(), StoreError> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.end();
+        let base = self.base_of(end);
+        let next = base + self.file_size();
+        if end - base < self.file_size() / 2 || !self.has_file(base) || self.has_file(next) {
+            return Ok(());
+        }
+        self.make(next)
+    }
+
+    fn make(&self, base: i64) -> std::result::Result<(), StoreError> {
         let path = self.path(base);
         // Its length is on disk before its name may be: at a start, a file of another length is a mistake.
         let made = self.disk.create(&path, self.file_size, true);
@@ -200,6 +245,7 @@ impl CommitLog {
         self.disk
             .remove(&path)
             .map_err(io_error("deleting", &path))?;
+        self.forget_files();
         // Before the next one goes: a crash must not show a gap.
         (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))
     }
@@ -207,6 +253,7 @@ impl CommitLog {
     /// Ends the log at `end`: whatever stands behind it becomes zeros and later files go, so that no stale record can ever
     /// be taken for a new one.
     pub fn cut(&self, end: i64) -> std::result::Result<(), StoreError> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bases = self.bases.write().unwrap_or_else(PoisonError::into_inner);
         while let Some(last) = bases.back().copied()
             && last >= end
@@ -216,6 +263,7 @@ impl CommitLog {
             self.disk
                 .remove(&path)
                 .map_err(io_error("deleting the file behind the end", &path))?;
+            self.forget_files();
             bases.pop_back();
             // Before the next one goes: a crash must not show a gap.
             (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))?;

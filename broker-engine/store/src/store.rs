@@ -256,10 +256,17 @@ impl CheckpointJob {
     /// `DiskFull` is not final: appends are refused until a later round succeeds. Any other error is.
     pub fn run(self) -> Result<(), StoreError> {
         self.store.check()?;
-        self.round().map_err(|error| match error {
-            StoreError::DiskFull(_) => error,
-            other => self.store.fail(other),
-        })
+        let ready = match self.store.log.make_next() {
+            // There is room for what is written now. The append that needs the next file says so if there still is none for it then.
+            Err(StoreError::DiskFull(_)) => Ok(()),
+            other => other,
+        };
+        ready
+            .and_then(|()| self.round())
+            .map_err(|error| match error {
+                StoreError::DiskFull(_) => error,
+                other => self.store.fail(other),
+            })
     }
 
     fn round(&self) -> Result<(), StoreError> {
