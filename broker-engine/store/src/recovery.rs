@@ -314,6 +314,12 @@ impl Scan<'_> {
                         record.total_len()
                     )
                 }
+                // A filler says how much of its file is left; a part of that may have been lost.
+                Ok(Seen::Blank)
+                    if self.at + 8 > self.synced && have[..4] != (in_file as u32).to_be_bytes() =>
+                {
+                    format!("a filler has {in_file} bytes left in its file and says otherwise")
+                }
                 Ok(Seen::Blank) => {
                     self.at += in_file;
                     return Ok(Step::Filler);
