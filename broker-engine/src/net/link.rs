@@ -40,8 +40,9 @@ pub(super) struct Link {
     pub runtime: Handle,
     pub stream: TcpStream,
     limits: Limits,
-    /// The beginning of a frame that is not whole.
+    /// The beginning of a frame that is not whole, and how much of it the group was told of.
     buffer: BytesMut,
+    pub held: usize,
     writing: Writing,
     shapes: Shapes,
     /// There may be something to read, room to write: true until the socket says otherwise.
@@ -74,6 +75,7 @@ impl Link {
             stream,
             limits,
             buffer: BytesMut::new(),
+            held: 0,
             writing: Writing::default(),
             shapes: Shapes::default(),
             readable: false,
@@ -159,6 +161,16 @@ impl Link {
             if !grows {
                 // The room itself, unless somebody keeps a frame of it.
                 *room = Vec::from(whole);
+            }
+        }
+        if self.buffer.len() != self.held {
+            let all = self.group.holds(self.held, self.buffer.len());
+            self.held = self.buffer.len();
+            if all > self.limits.half_bytes && self.held > READ_MAX {
+                return Err(End::Said(format!(
+                    "frames that are not whole take {all} bytes on all connections together, {} are allowed; {} of them are its",
+                    self.limits.half_bytes, self.held
+                )));
             }
         }
         if self.buffer.is_empty() {

@@ -83,6 +83,9 @@ pub struct Limits {
     pub unsent_bytes: usize,
     /// A frame that is not whole so long after its first byte closes the connection.
     pub half_frame: Duration,
+    /// With more bytes than this of frames that are not whole on all connections together, those that bring more of a large one
+    /// are closed.
+    pub half_bytes: usize,
 }
 impl Default for Limits {
     fn default() -> Self {
@@ -91,6 +94,7 @@ impl Default for Limits {
             connections: 20_000,
             unsent_bytes: 64 << 20,
             half_frame: Duration::from_secs(10),
+            half_bytes: 256 << 20,
         }
     }
 }

@@ -36,12 +36,21 @@ pub(super) struct Group {
     stopping: AtomicBool,
     killed: AtomicBool,
     gone: Notify,
+    /// Bytes of frames that are not whole.
+    half_bytes: AtomicUsize,
 }
 
 impl Group {
     /// How many connections live.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Acquire)
+    }
+    /// A connection holds `now` bytes of a frame that is not whole, where it held `before`. Returns what all hold.
+    pub fn holds(&self, before: usize, now: usize) -> usize {
+        // One that wraps around takes away; the sum is right whatever the order.
+        let change = now.wrapping_sub(before);
+        let held = self.half_bytes.fetch_add(change, Ordering::Relaxed);
+        held.wrapping_add(change)
     }
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
@@ -441,6 +450,7 @@ impl Reactor {
 
 /// A connection's end, told to whoever should know.
 fn finish(link: Link, why: End) {
+    link.group.holds(link.held, 0);
     let Link {
         connection,
         service,

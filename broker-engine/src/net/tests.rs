@@ -448,3 +448,34 @@ async fn a_stopping_server_writes_what_is_queued_and_ends_calls_in_flight() {
     assert!(matches!(held, Err(CallError::Closed { .. })), "{held:?}");
     server.serving.await.unwrap();
 }
+
+#[tokio::test]
+async fn half_frames_may_take_so_much_on_all_connections_together_and_no_more() {
+    let mut server = server(Limits {
+        half_bytes: 3 << 20,
+        ..Limits::default()
+    })
+    .await;
+    // Eight megabytes are announced on each of four, and one comes.
+    let mut begun = (8u32 << 20).to_be_bytes().to_vec();
+    begun.extend([0, 0, 0, 2]);
+    begun.resize(1 << 20, b' ');
+    let mut streams = vec![];
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        // The one that is cut off may be while it still writes.
+        let _ = stream.write_all(&begun).await;
+        streams.push(stream);
+    }
+    tokio::time::timeout(PATIENCE, server.closed.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    // The others go on, and what the closed one held is free again: a small frame passes.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let asked = request(code::ECHO, "still there");
+    stream.write_all(&asked.to_bytes()).await.unwrap();
+    let answered = answer(&mut stream, &mut BytesMut::new()).await;
+    assert_eq!(answered.body, "still there");
+    assert!(server.closed.try_recv().is_err(), "one was enough");
+}
