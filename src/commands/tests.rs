@@ -146,6 +146,7 @@ fn command_lines_are_found_where_people_would_copy_them() {
     check("# put the static rmqctl binary where PATH finds it", &[]);
     check("| 2 masters, 2 slaves | rmqctl | Apache |", &[]);
     check("  rmqctl: from a spec to nodes", &[]);
+    check("    benches/ready.py --rmqctl target/rmqctl", &[]);
 }
 
 /// The arguments of each `rmqctl …` of a line that stands where a command stands: at its start, after a prompt of YAML, in
@@ -159,7 +160,9 @@ fn command_lines(line: &str) -> Vec<Vec<String>> {
                 || ["`", "(", "- ", "-", "run:", ";", "&&", "|| "]
                     .iter()
                     .any(|end| before.ends_with(end.trim_end()))
-                    && !before.ends_with('|');
+                    && !before.ends_with('|')
+                    // `--rmqctl PATH` is an option of another program's.
+                    && !before.ends_with("--");
             if command {
                 found.push(words(&line[at + start.len()..]));
             }
