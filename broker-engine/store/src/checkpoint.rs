@@ -148,7 +148,7 @@ const FAILED: &[u8] = b"failed";
 pub(crate) fn mark_failed(fs: &FileSystem, root: &Path) {
     // Best effort: a disk that takes not even this does not take the next start either.
     let _ = fs
-        .open(&abort_path(root), Open::Existing)
+        .open(&abort_path(root), Open::Make)
         .and_then(|file| disk::write_at(&file, FAILED, 0));
 }
 

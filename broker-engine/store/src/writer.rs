@@ -172,19 +172,28 @@ impl Writer {
             quiet: 0,
             _lock: lock,
         };
-        let recovery = recovery::run(&mut writer, now_ms)?;
-        writer.arrivals = Vec::new();
-        if store.options.visible_when_synced {
-            // What recovery found may be in the page cache only, and is to be seen from the start.
-            store.log.sync()?;
-        }
-        checkpoint::mark_running(store.fs(), &store.options.root)?;
+        let recovery = writer.recover(now_ms).map_err(|error| match error {
+            // The next start must know of a sync that failed in this one.
+            StoreError::Io { .. } => store.fail(error),
+            other => other,
+        })?;
         store.measure_disk();
         Ok(Opened {
             writer,
             reader: Reader::new(store),
             recovery,
         })
+    }
+
+    fn recover(&mut self, now_ms: i64) -> Result<Recovery, StoreError> {
+        let recovery = recovery::run(self, now_ms)?;
+        self.arrivals = Vec::new();
+        if self.store.options.visible_when_synced {
+            // What recovery found may be in the page cache only, and is to be seen from the start.
+            self.store.log.sync()?;
+        }
+        checkpoint::mark_running(self.store.fs(), &self.store.options.root)?;
+        Ok(recovery)
     }
 
     /// Takes over the queues that recovery found.

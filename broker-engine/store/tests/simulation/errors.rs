@@ -2,11 +2,11 @@
 //! does not.
 
 use crate::given::{Sent, batch};
-use crate::model::{check_sent, hosts};
+use crate::model::{check_sent, hosts, published};
 use crate::run::{ROOT, options};
 use crate::side::sent;
 use rocketmq_protocol::record::View;
-use rocketmq_store::simulated::{Crash, Failure, Habits, Random, SimulatedDisk};
+use rocketmq_store::simulated::{Call, Crash, Failure, Habits, Random, SimulatedDisk};
 use rocketmq_store::{FileSystem, Reader, StoreError, StoreOptions, Writer, table};
 use std::path::Path;
 
@@ -352,5 +352,43 @@ fn a_disk_full_at_any_call_refuses_until_there_is_room() {
             2 * calls
         );
         assert!(calls > 300);
+    }
+}
+
+#[test]
+fn a_sync_that_fails_while_a_store_opens_is_remembered_by_the_next_start() {
+    for nth in 1.. {
+        let mut life = Life::new(After::Stop, true);
+        life.options.commit_log_file_size = 16384;
+        let message = |number| sent(number, &mut Random::new(u64::from(number)));
+        let (mut writer, _) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        // Several sectors, so that later writes do not bring back what is forgotten.
+        let several: Vec<Sent> = (30..36).map(message).collect();
+        life.append(&mut writer, &several)
+            .unwrap_or_else(|_| panic!());
+        // A torn tail makes the start change the log's last file, and sync it.
+        life.disk.crash_in(1);
+        let torn: Vec<Sent> = (10..20).map(message).collect();
+        assert!(writer.append(&mut [batch(&torn)], NOW).is_err());
+        drop(writer);
+        life.disk.restart(Crash::Kill);
+        // The page cache holds the message, and the kernel forgets that the disk does not.
+        life.disk.fail(Some(Call::Sync), nth, Failure::Io);
+        let refused = life.open().is_err();
+        if life.disk.failed() == 0 {
+            assert!(nth > 3, "a start syncs more than {nth} times");
+            return;
+        }
+        assert!(refused, "sync {nth} failed, and the store opens");
+        life.disk.restart(Crash::Kill);
+        let (mut writer, reader) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        life.append(&mut writer, &[message(2)])
+            .unwrap_or_else(|_| panic!());
+        life.sync(&mut writer).unwrap_or_else(|_| panic!());
+        let synced = published(&reader).unwrap();
+        drop(writer);
+        life.disk.restart(Crash::PowerCut);
+        let (_writer, reader) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        assert!(published(&reader).unwrap() == synced, "sync {nth}: lost");
     }
 }
