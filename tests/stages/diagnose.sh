@@ -54,6 +54,7 @@ heals_after_a_time() {
     ready
 }
 heals_at_ctrl_c() {
+    rm -f "$work/chaos"
     "$RMQCTL" --name "$cluster" chaos pause rmqslave1 --for 600s >"$work/chaos" 2>&1 & local chaos=$!
     within 20 grep -q "Ctrl-C heals" "$work/chaos"
     kill -INT "$chaos"
@@ -107,16 +108,20 @@ a_broker_does_not_reach_the_name_server() {
 }
 # Nobody is left to heal it: the nodes do so themselves.
 a_cut_ends_though_rmqctl_was_killed() {
+    rm -f "$work/chaos"
     "$RMQCTL" --name "$cluster" chaos partition rmqslave1 rmqmaster1 --for 4s >"$work/chaos" 2>&1 & local chaos=$!
     within 20 grep -q "Ctrl-C heals" "$work/chaos"; kill -9 "$chaos"; wait "$chaos" || true
     exits 7 rmq status >"$work/status"; has "$work/status" "rmqslave1 .*cut off"
     ready
+    rm -f "$work/chaos"
     "$RMQCTL" --name "$cluster" chaos partition rmqslave1 rmqmaster1 --for 600s >"$work/chaos" 2>&1 & chaos=$!
     within 20 grep -q "Ctrl-C heals" "$work/chaos"; kill -TERM "$chaos"; exits 143 wait "$chaos"
     ready
 }
 # Started in between, it would run with the file that the other is about to replace.
 leaves_a_node_to_whoever_changes_the_cluster() {
+    # What an earlier case or the other runtime's turn left must not be taken for this one's; so in the cases above.
+    rm -f "$work/kill" "$work/heal"
     "$RMQCTL" --name "$cluster" chaos kill rmqslave1 --for 600s >"$work/kill" 2>&1 & local chaos=$! lock
     within 20 grep -q "Ctrl-C heals" "$work/kill"
     lock=$(find "$XDG_RUNTIME_DIR" -name "*$runtime-$cluster.lock"); [ -f "$lock" ] || fail "no lock file: $(find "$XDG_RUNTIME_DIR")"
@@ -137,6 +142,7 @@ finds_and_starts_a_stopped_slave() {
     healthy
 }
 names_who_holds_a_port() {
+    rm -f "$work/held"
     rmq stop rmqslave1
     python3 -c '
 import socket, sys, time
