@@ -15,6 +15,8 @@ use std::time::SystemTime;
 
 /// Pieces that one write carries; Linux allows 1024.
 const SLICES: usize = 128;
+/// Bytes looked at together for zeros.
+const PAGE: usize = 512;
 
 /// Where files live.
 #[derive(Clone, Debug, Default)]
@@ -443,12 +445,22 @@ pub(crate) fn zero(file: &File, at: u64, len: u64) -> Result<()> {
     if len == 0 || file.clear(at, len)? {
         return Ok(());
     }
-    let zeros = vec![0u8; (1 << 20).min(len) as usize];
+    // Only what is no zero yet: a hole may find no room for zeros.
     let mut done = 0;
     while done < len {
-        let part = (len - done).min(zeros.len() as u64);
-        write_at(file, &zeros[..part as usize], at + done)?;
-        done += part;
+        let bytes = read_at(file, at + done, (1 << 20).min(len - done) as usize)?;
+        if bytes.is_empty() {
+            break;
+        }
+        for (number, page) in bytes.chunks(PAGE).enumerate() {
+            if page.iter().any(|byte| *byte != 0) {
+                let from = at + done + (number * PAGE) as u64;
+                let first = page.iter().position(|byte| *byte != 0).unwrap_or(0);
+                let last = page.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                write_at(file, &[0; PAGE][first..=last], from + first as u64)?;
+            }
+        }
+        done += bytes.len() as u64;
     }
     Ok(())
 }

@@ -57,10 +57,13 @@ impl Writer {
                 self.raw.truncate(raw_before);
                 self.store.log.forget_behind(before);
                 let full = matches!(&error, StoreError::Io { source, .. } if disk::is_full(source));
-                return Err(if full {
-                    StoreError::DiskFull(error.to_string())
-                } else {
-                    self.store.fail(error)
+                if !full {
+                    return Err(self.store.fail(error));
+                }
+                // What of it was written must not stand behind the end when the store is closed.
+                return Err(match self.store.log.cut(before) {
+                    Ok(()) => StoreError::DiskFull(error.to_string()),
+                    Err(error) => self.store.fail(error),
                 });
             }
             self.raw.extend_from_slice(&rest[..room]);

@@ -392,3 +392,35 @@ fn a_sync_that_fails_while_a_store_opens_is_remembered_by_the_next_start() {
         assert!(published(&reader).unwrap() == synced, "sync {nth}: lost");
     }
 }
+
+#[test]
+fn a_masters_bytes_that_found_no_room_are_not_there_after_a_clean_stop() {
+    // Without reserved blocks a write may find the disk full in its middle.
+    let mut master = Life::new(After::Stop, true);
+    let (mut writer, reader) = master.open().unwrap_or_else(|_| panic!()).unwrap();
+    // What is missing of it will be a part of its properties, which have no checksum.
+    let mut one = sent(1, &mut Random::new(1));
+    one.body = b"short".to_vec();
+    (one.properties).push_str(&format!("k\u{1}{}\u{2}", "p".repeat(700)));
+    let mut before = one.clone();
+    before.properties = "k\u{1}v\u{2}".into();
+    master
+        .append(&mut writer, &[before, one])
+        .unwrap_or_else(|_| panic!());
+    let bytes = reader.log_bytes(0, 1 << 20).unwrap();
+    let whole = reader.record_at(0).unwrap().unwrap().len();
+    let mut slave = Life::new(After::MakeRoom, false);
+    let (mut writer, _) = slave.open().unwrap_or_else(|_| panic!()).unwrap();
+    let first = writer.append_raw(0, &bytes[..whole], NOW).unwrap();
+    // Full from the next call on; what the file's last sector has room for is written all the same.
+    slave.disk.fail(Some(Call::Make), 1, Failure::NoSpace);
+    assert!(table::write_on(&slave.fs(), &Path::new(ROOT).join("config/t.json"), "1").is_err());
+    let answer = writer.append_raw(first, &bytes[whole..], NOW);
+    assert!(matches!(answer, Err(StoreError::DiskFull(_))), "{answer:?}");
+    assert_eq!(writer.log_end(), first);
+    slave.disk.make_room();
+    writer.close(NOW).unwrap();
+    let (_writer, reader) = slave.open().unwrap_or_else(|_| panic!()).unwrap();
+    let there = published(&reader).unwrap().1;
+    assert!(there.len() as i64 <= first && there == bytes[..there.len()]);
+}
