@@ -105,7 +105,11 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
         let other_than_marked =
             mark.is_some_and(|mark| end != mark.index_end && mark.index_end >= start);
         if !whole || other_than_marked {
-            store.forget_checkpoint()?;
+            store.forget_index(if queues_from == from {
+                saved
+            } else {
+                Checkpoint::default()
+            })?;
             index
                 .destroy()
                 .map_err(io_error("removing the index in", root))?;

@@ -223,11 +223,30 @@ impl Store {
         io_error(action, path)(error)
     }
 
-    /// Queues or index are about to be made anew: should that be interrupted, the next start must not believe what is left.
+    /// The queues are about to be made anew: should that be interrupted, the next start must not believe what is left.
     pub fn forget_checkpoint(&self) -> Result<(), StoreError> {
+        self.save_checkpoint(Checkpoint::default())
+    }
+
+    /// As `forget_checkpoint`, for the index only: the queues stay what `saved` says, deleted topics among them.
+    pub fn forget_index(&self, saved: Checkpoint) -> Result<(), StoreError> {
+        let Some(mark) = saved.mark else {
+            return self.forget_checkpoint();
+        };
+        self.save_checkpoint(Checkpoint {
+            index_timestamp: 0,
+            mark: Some(Mark {
+                // No index ends there.
+                index_end: i64::MAX,
+                ..mark
+            }),
+            ..saved
+        })
+    }
+
+    fn save_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let path = checkpoint::path(&self.options.root);
-        checkpoint::write(&self.progress().file, Checkpoint::default())
-            .map_err(io_error("writing", &path))
+        checkpoint::write(&self.progress().file, checkpoint).map_err(io_error("writing", &path))
     }
 
     /// Looks at the disk again.
