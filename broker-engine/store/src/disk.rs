@@ -15,8 +15,8 @@ use std::time::SystemTime;
 
 /// Pieces that one write carries; Linux allows 1024.
 const SLICES: usize = 128;
-/// Bytes looked at together for zeros.
-const PAGE: usize = 512;
+/// The smallest piece that a disk writes whole.
+pub(crate) const SECTOR: usize = 512;
 
 /// Where files live.
 #[derive(Clone, Debug, Default)]
@@ -452,13 +452,20 @@ pub(crate) fn zero(file: &File, at: u64, len: u64) -> Result<()> {
         if bytes.is_empty() {
             break;
         }
-        for (number, page) in bytes.chunks(PAGE).enumerate() {
-            if page.iter().any(|byte| *byte != 0) {
-                let from = at + done + (number * PAGE) as u64;
-                let first = page.iter().position(|byte| *byte != 0).unwrap_or(0);
-                let last = page.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-                write_at(file, &[0; PAGE][first..=last], from + first as u64)?;
+        let mut rest = bytes.as_slice();
+        let mut from = at + done;
+        while !rest.is_empty() {
+            // Sector by sector: a crash must not leave one that is zeros at its start only.
+            let len = (SECTOR - (from % SECTOR as u64) as usize).min(rest.len());
+            let (sector, others) = rest.split_at(len);
+            if let (Some(first), Some(last)) = (
+                sector.iter().position(|byte| *byte != 0),
+                sector.iter().rposition(|byte| *byte != 0),
+            ) {
+                write_at(file, &[0; SECTOR][first..=last], from + first as u64)?;
             }
+            rest = others;
+            from += len as u64;
         }
         done += bytes.len() as u64;
     }

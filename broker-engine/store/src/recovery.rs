@@ -5,7 +5,7 @@
 //! an error that names the place; nothing is cut there.
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::disk;
+use crate::disk::{self, SECTOR};
 use crate::error::{StoreError, io_error};
 use crate::queues::Loaded;
 use crate::store::Store;
@@ -19,8 +19,6 @@ use std::sync::{Arc, PoisonError};
 const CHUNK: usize = 4 << 20;
 /// Dispatched entries are published this often, which also bounds memory.
 const PUBLISH_EVERY: u64 = 1 << 16;
-/// The smallest piece that a disk writes whole.
-const SECTOR: usize = 512;
 /// A Java broker's checkpoint may be ahead of its queues by this.
 const CHECKPOINT_SLACK_MS: i64 = 3000;
 
