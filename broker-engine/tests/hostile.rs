@@ -10,7 +10,7 @@ use broker_engine::config::NamesrvConfig;
 use broker_engine::{namesrv, net};
 use bytes::Bytes;
 use rocketmq_protocol::batch::{self, BatchEntry};
-use rocketmq_protocol::code::request;
+use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::{Command, ExtFields, Serialize};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,6 +94,34 @@ async fn hostile_frames_end_no_connection_but_their_own() {
             assert_eq!(answer.code, 0, "{:?}", answer.remark);
         }
     }
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn properties_with_a_zero_byte_are_refused_alone_and_in_a_batch() {
+    count_panics();
+    let (_directory, broker) = running().await;
+    let mut client = Client::connect(broker.address).await;
+    let single = send("T", "a=b\0c", "body");
+    let mut body = vec![];
+    for properties in ["a\u{1}b\u{2}", "a\u{1}b\0c\u{2}"] {
+        let entry = BatchEntry {
+            flag: 0,
+            body: b"body",
+            properties,
+        };
+        batch::push(&entry, &mut body).unwrap();
+    }
+    let mut batch = send("T", "", "");
+    batch.code = request::SEND_BATCH_MESSAGE;
+    batch.body = Bytes::from(body);
+    for request in [single, batch] {
+        let answer = client.call(request).await;
+        assert_eq!(answer.code, response::MESSAGE_ILLEGAL);
+        assert!(answer.remark.unwrap().contains("zero byte"));
+    }
+    assert_eq!(client.call(send("T", "", "whole")).await.code, 0);
     assert_eq!(PANICS.load(Ordering::SeqCst), 0);
     broker.stop().await.unwrap();
 }

@@ -324,3 +324,27 @@ async fn a_failed_write_ends_acknowledgements_and_tells_the_broker() {
         .append(batch(0, 1), Requirement::default(), Box::new(|_| {}));
     assert!(matches!(refused, Err(AppendError::Stopped(_))));
 }
+
+#[tokio::test]
+async fn a_panic_while_appending_stops_the_store_as_a_failed_write_does() {
+    let (tell, told) = channel();
+    let given = given(|options| {
+        options.on_failure = Box::new(move |error| {
+            let _ = tell.send(error.to_string());
+        });
+    });
+    let sent = given.log.append(
+        batch(0, 1),
+        Requirement::default(),
+        Box::new(|_| panic!("as a fault of ours would")),
+    );
+    sent.unwrap();
+    // The task that appends runs on this test's only thread.
+    let reason = tokio::task::spawn_blocking(move || told.recv().unwrap());
+    let reason = reason.await.unwrap();
+    assert!(reason.contains("appending panicked"), "{reason}");
+    let refused = given
+        .log
+        .append(batch(0, 1), Requirement::default(), Box::new(|_| {}));
+    assert!(matches!(refused, Err(AppendError::Stopped(_))));
+}

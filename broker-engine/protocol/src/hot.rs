@@ -2,7 +2,7 @@
 //!
 //! `scan` reads the JSON header in place without building a map; it answers `None` for anything it does not
 //! understand, and the caller goes the generic way (`Frame::decode`, then `from_command`). Both ways must agree.
-//! [`Hot::scan`] is the one to call at dispatch: it reads the header once and tells what it is.
+//! What was found is kept with the frame: whoever looks again, as dispatch and handler do, reads nothing twice.
 
 use crate::code::request;
 use crate::command::{Command, ExtFields, HeaderError};
@@ -127,15 +127,8 @@ impl<'a> Hot<'a> {
 }
 
 impl<'a> SendHead<'a> {
-    /// The fast way; `None` asks for the generic one.
-    pub fn scan(frame: &'a Frame) -> Option<SendHead<'a>> {
-        match Hot::scan(frame)? {
-            Hot::Send(send) => Some(send),
-            Hot::Pull(_) | Hot::Other(_) => None,
-        }
-    }
-    /// The same without an allocation: properties with escapes are written to `room`, which is kept from send to send.
-    pub fn scan_in(frame: &'a Frame, room: &'a mut Vec<u8>) -> Option<SendHead<'a>> {
+    /// The fast way; `None` asks for the generic one. Properties with escapes are written to `room`, which is kept from send to send.
+    pub fn scan(frame: &'a Frame, room: &'a mut Vec<u8>) -> Option<SendHead<'a>> {
         scan::scan_send(frame, room)
     }
     /// The generic way.

@@ -67,20 +67,26 @@ pub const LEN_MAX: usize = i16::MAX as usize;
 
 /// The pairs in their order; pairs shorter than three characters or with an empty value are passed over, as Java does.
 pub fn pairs(text: &str) -> Pairs<'_> {
-    Pairs { text, at: 0 }
+    Pairs {
+        text,
+        start: 0,
+        at: 0,
+    }
 }
 
 /// Walks a property string; see [`pairs`].
 #[derive(Clone, Debug)]
 pub struct Pairs<'a> {
     text: &'a str,
+    /// Where the last pair begins, and where the next is looked for.
+    start: usize,
     at: usize,
 }
 
 impl Pairs<'_> {
-    /// Where the next pair is looked for: behind the separator after the last one, or at the end.
-    pub fn place(&self) -> usize {
-        self.at
+    /// Where the last pair stands, with the separator behind it if there is one.
+    pub fn span(&self) -> std::ops::Range<usize> {
+        self.start..self.at
     }
 }
 
@@ -100,6 +106,7 @@ impl<'a> Iterator for Pairs<'a> {
             let end = place_of(bytes, name_end + 1, [2, 2]);
             self.at = (end + 1).min(bytes.len());
             if name_end > start && end > name_end + 1 {
+                self.start = start;
                 return Some((&self.text[start..name_end], &self.text[name_end + 1..end]));
             }
         }
@@ -198,6 +205,10 @@ mod tests {
             let pieces = text.split(PROPERTY_SEPARATOR).filter_map(|pair| pair.split_once(NAME_VALUE_SEPARATOR));
             let want: Vec<_> = pieces.filter(|(name, value)| !name.is_empty() && !value.is_empty()).collect();
             proptest::prop_assert_eq!(pairs(&text).collect::<Vec<_>>(), want);
+            let mut walk = pairs(&text);
+            while let Some(pair) = walk.next() {
+                proptest::prop_assert_eq!(pairs(&text[walk.span()]).collect::<Vec<_>>(), [pair]);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use rocketmq_protocol::body::TopicConfig;
 use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::hot::SendHead;
 use rocketmq_protocol::properties::{self, name};
-use rocketmq_protocol::record::Record;
+use rocketmq_protocol::record::{Record, RecordError};
 use rocketmq_protocol::topic::perm;
 use rocketmq_protocol::{Frame, Serialize, batch, sysflag, topic};
 use rocketmq_store::RecordBatch;
@@ -54,6 +54,18 @@ pub(super) struct Sends {
     topic: Option<Arc<TopicConfig>>,
 }
 
+impl Drop for Sends {
+    /// What was not handed over, since the round failed: nothing of it is stored, and its clients are told that the broker is busy.
+    fn drop(&mut self) {
+        for open in [&mut self.waiting, &mut self.eager] {
+            drop(Unanswered {
+                broker: Arc::clone(&self.broker),
+                answers: std::mem::take(&mut open.answers),
+            });
+        }
+    }
+}
+
 /// A batch that still takes messages.
 #[derive(Default)]
 struct Open {
@@ -75,13 +87,14 @@ struct Wishes<'a> {
 }
 
 impl Sends {
-    pub(super) fn new(broker: &Arc<Broker>, connection: &Connection) -> Sends {
+    /// `room`: bytes of records that are expected.
+    pub(super) fn new(broker: &Arc<Broker>, connection: &Connection, room: usize) -> Sends {
         Sends {
             config: broker.config.get(),
             connection: connection.clone(),
             born_host: connection.peer(),
             waiting: Open {
-                batch: RecordBatch::with_capacity(broker.round_bytes.load(Ordering::Relaxed)),
+                batch: RecordBatch::with_capacity(room),
                 answers: Answers::default(),
             },
             eager: Open::default(),
@@ -106,7 +119,7 @@ impl Sends {
     /// `room`: where the properties may come to stand.
     fn push_in(&mut self, frame: &Frame, room: &mut Vec<u8>) {
         let command;
-        let head = match SendHead::scan_in(frame, room) {
+        let head = match SendHead::scan(frame, room) {
             Some(head) => head,
             None => {
                 command = match frame.decode() {
@@ -162,10 +175,8 @@ impl Sends {
         // The next round will bring about as much; a quiet one lets the room shrink by and by.
         let (room, bytes) = (&self.broker.round_bytes, open.batch.byte_len());
         let expected = room.load(Ordering::Relaxed);
-        room.store(
-            bytes.max(expected - expected / 8).min(BATCH_BYTES),
-            Ordering::Relaxed,
-        );
+        let expected = bytes.max(expected - expected / 8).min(BATCH_BYTES);
+        room.store(expected, Ordering::Relaxed);
         let requirement = if wait {
             self.broker.requirement(&self.config)
         } else {
@@ -339,15 +350,17 @@ impl Sends {
                 properties: &place.properties,
             };
             let before = open.batch.byte_len();
-            (open.batch.push(&place.topic, &record)).map_err(|_| illegal(&self.config))?;
+            (open.batch.push(&place.topic, &record)).map_err(|error| match error {
+                RecordError::Zero(_) => zero_byte(),
+                _ => illegal(&self.config),
+            })?;
             let recall_handle = if wishes.timer {
                 self.broker.recall_handle(&place, unique_key)
             } else {
                 None
             };
             let bytes = open.batch.byte_len() - before;
-            let key = open.answers.keys.len();
-            open.answers.keys.push_str(unique_key);
+            let key = open.answers.key(unique_key);
             open.answers.push(
                 &self.connection,
                 Sent {
@@ -358,7 +371,7 @@ impl Sends {
                     topic: place.topic,
                     records: 1,
                     bytes,
-                    key: key..open.answers.keys.len(),
+                    key,
                     recall_handle,
                 },
             );
@@ -491,6 +504,9 @@ impl Sends {
             if entry.properties.len() > properties::LEN_MAX {
                 return Err(illegal(&self.config));
             }
+            if entry.properties.contains('\0') {
+                return Err(zero_byte());
+            }
             records += 1;
         }
         if records == 0 {
@@ -520,12 +536,9 @@ impl Sends {
                 properties: entry.properties,
             };
             (open.batch.push(&config.topic_name, &record))
-                .expect("topic and property lengths were checked before");
+                .expect("topic and properties were checked before");
         }
-        let key = open.answers.keys.len();
-        open.answers
-            .keys
-            .push_str(wishes.unique_key.unwrap_or_default());
+        let key = open.answers.key(wishes.unique_key.unwrap_or_default());
         open.answers.push(
             &self.connection,
             Sent {
@@ -536,7 +549,7 @@ impl Sends {
                 topic: Arc::clone(&config.topic_name),
                 records,
                 bytes: open.batch.byte_len() - before,
-                key: key..open.answers.keys.len(),
+                key,
                 recall_handle: None,
             },
         );
@@ -588,60 +601,32 @@ fn write_properties<'a>(from: &'a str, stamp: &str, text: &mut String) -> Wishes
     };
     text.clear();
     text.reserve(from.len() + stamp.len() + 64);
-    // First byte and end of the run that is to be copied.
-    let (mut run, mut run_end) = (0, 0);
+    // The run that is to be copied.
+    let mut run = 0..0;
     let mut pairs = properties::pairs(from);
     while let Some((key, value)) = pairs.next() {
-        let end = pairs.place();
-        let separators = if from.as_bytes()[end - 1] == properties::PROPERTY_SEPARATOR as u8 {
-            2
-        } else {
-            1
-        };
-        let start = end - separators - key.len() - value.len();
-        let keep = match key {
-            name::POP_CK => false,
-            name::MSG_REGION | name::TRACE_ON | name::CLUSTER => stamp.is_empty(),
-            name::UNIQ_KEY => {
-                wishes.unique_key = Some(value);
-                true
-            }
-            name::DELAY => {
-                wishes.delay = Some(value);
-                true
-            }
-            name::TRAN_MSG => {
-                wishes.transaction = value.eq_ignore_ascii_case("true");
-                true
-            }
-            name::WAIT => {
-                wishes.wait = value.eq_ignore_ascii_case("true");
-                true
-            }
+        match key {
+            name::POP_CK => continue,
+            name::MSG_REGION | name::TRACE_ON | name::CLUSTER if !stamp.is_empty() => continue,
+            name::UNIQ_KEY => wishes.unique_key = Some(value),
+            name::DELAY => wishes.delay = Some(value),
+            name::TRAN_MSG => wishes.transaction = value.eq_ignore_ascii_case("true"),
+            name::WAIT => wishes.wait = value.eq_ignore_ascii_case("true"),
             name::TIMER_DELAY_SEC | name::TIMER_DELAY_MS | name::TIMER_DELIVER_MS => {
                 wishes.timer = true;
-                true
             }
-            name::TIMER_OUT_MS => {
-                wishes.timer_out = true;
-                true
-            }
-            name::INNER_MULTI_DISPATCH => {
-                wishes.light = true;
-                true
-            }
-            _ => true,
-        };
-        if start != run_end || !keep {
-            text.push_str(&from[run..run_end]);
-            run = if keep { start } else { end };
-            run_end = run;
+            name::TIMER_OUT_MS => wishes.timer_out = true,
+            name::INNER_MULTI_DISPATCH => wishes.light = true,
+            _ => {}
         }
-        if keep {
-            run_end = end;
+        let span = pairs.span();
+        if span.start != run.end {
+            text.push_str(&from[run]);
+            run = span.start..span.start;
         }
+        run.end = span.end;
     }
-    text.push_str(&from[run..run_end]);
+    text.push_str(&from[run]);
     if !text.is_empty() && !text.ends_with(properties::PROPERTY_SEPARATOR) {
         text.push(properties::PROPERTY_SEPARATOR);
     }
@@ -689,6 +674,14 @@ fn illegal(config: &BrokerConfig) -> Refusal {
             "the message is illegal, maybe msg body or properties length not matched. msg body length limit {}B, msg properties length limit 32KB.",
             config.max_message_size
         ),
+    )
+}
+
+/// Java stores such properties. Here they are what tells a whole record from one of which a power cut lost a part.
+fn zero_byte() -> Refusal {
+    Refusal::new(
+        response::MESSAGE_ILLEGAL,
+        "the message is illegal, its properties hold a zero byte",
     )
 }
 

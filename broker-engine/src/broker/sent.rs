@@ -23,10 +23,17 @@ pub(super) struct Answers {
     /// Whose they are: each connection with the number of its last send plus one.
     whose: Vec<(Connection, usize)>,
     /// Unique keys of all `sends`, back to back.
-    pub keys: String,
+    keys: String,
 }
 
 impl Answers {
+    /// Keeps a unique key for the send that is taken next; its place.
+    pub(super) fn key(&mut self, text: &str) -> Range<usize> {
+        let start = self.keys.len();
+        self.keys.push_str(text);
+        start..self.keys.len()
+    }
+
     /// Takes a send of a connection's.
     pub(super) fn push(&mut self, connection: &Connection, sent: Sent) {
         self.sends.push(sent);

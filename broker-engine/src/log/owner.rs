@@ -5,6 +5,7 @@ use super::{AppendError, Done, Inner, Outcome, Requirement, Work};
 use crate::clock::{Zone, now_ms};
 use rocketmq_store::{CheckpointJob, RecordBatch, StoreError, Writer};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
@@ -51,8 +52,18 @@ impl Owner {
         }
     }
 
-    /// Does what waits, in its order; neighbouring appends become one.
+    /// Does what waits, in its order. A panic on the way leaves the writer and who waits for it in between two states: it ends the
+    /// store as a failed write does, and nothing is acknowledged after it.
     pub fn round(&mut self, inner: &Inner) -> Round {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work_off(inner)));
+        worked.unwrap_or_else(|_| {
+            let what = "appending panicked, which the log tells of";
+            Round::Failed(self.writer.give_up(what))
+        })
+    }
+
+    /// Neighbouring appends become one.
+    fn work_off(&mut self, inner: &Inner) -> Round {
         let mut bytes = 0;
         while let Some(one) = self.todo.pop_front() {
             if let Work::Append(batch, requirement, done) = one {

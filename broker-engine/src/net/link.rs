@@ -237,28 +237,22 @@ impl Link {
             }
             return Ok(since + DRAIN);
         }
-        let idle = self.active + self.limits.idle;
-        if let Some(since) = self.half_since {
-            let due = since + self.limits.half_frame;
-            if now >= due {
-                return Err(End::Said(format!(
-                    "a frame was not whole {:?} after its first byte; {} bytes of it came",
-                    self.limits.half_frame,
-                    self.buffer.len()
-                )));
-            }
-            return Ok(due.min(idle));
+        if let Some(since) = self.half_since
+            && now >= since + self.limits.half_frame
+        {
+            return Err(End::Said(format!(
+                "a frame was not whole {:?} after its first byte; {} bytes of it came",
+                self.limits.half_frame,
+                self.buffer.len()
+            )));
         }
-        if now >= idle {
+        if now >= self.active + self.limits.idle {
             return Err(End::Quiet);
         }
-        if now >= self.active + self.limits.half_frame {
-            self.shapes = Shapes::default();
-        }
-        Ok(idle)
+        Ok(self.due())
     }
 
-    /// When to look next after it was read from.
+    /// When to look next.
     pub fn due(&self) -> Instant {
         let idle = self.active + self.limits.idle;
         let half = self.half_since.map(|since| since + self.limits.half_frame);

@@ -546,6 +546,11 @@ impl Writer {
         self.store.check().err()
     }
 
+    /// Accepts no more writes, for a reason that did not come from a file.
+    pub fn give_up(&self, reason: &str) -> StoreError {
+        self.store.fail(StoreError::Poisoned(reason.to_owned()))
+    }
+
     /// Writes queues and index, syncs all and writes the checkpoint, here and now.
     pub fn housekeep(&mut self, now_ms: i64) -> Result<(), StoreError> {
         match self.checkpoint_job(now_ms) {
