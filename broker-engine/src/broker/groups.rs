@@ -3,29 +3,25 @@
 //! As the topic table: lookups clone an `Arc`, a change is on disk before it is answered for, a slave takes its master's.
 //! Source: `apache/rocketmq: broker/.../subscription/SubscriptionGroupManager.java`.
 
+use crate::broker::attributes;
+use crate::broker::table_file::{self, TableFile};
 use crate::broker::topics::UpdateError;
-use crate::broker::{attributes, table_file};
 use crate::clock;
 use crate::config::{BrokerConfig, Live};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rocketmq_protocol::body::{DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper};
-use rocketmq_protocol::json;
 use rocketmq_protocol::topic::{self, group};
-use rocketmq_store::table::{self, TableError};
+use rocketmq_store::table::TableError;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The table.
 #[derive(Debug)]
 pub struct Groups {
-    path: PathBuf,
+    file: TableFile,
     table: RwLock<HashMap<Arc<str>, Arc<SubscriptionGroupConfig>>>,
     forbidden: RwLock<Forbidden>,
-    /// Held through a change.
-    version: Mutex<DataVersion>,
-    /// Held through a writing: the version that the file has.
-    written: Mutex<DataVersion>,
     config: Arc<Live<BrokerConfig>>,
 }
 
@@ -57,11 +53,9 @@ impl Groups {
         let mut table: HashMap<_, _> = at_start.collect();
         table.extend(file.subscription_group_table);
         Ok(Groups {
-            path,
+            file: TableFile::new(path, file.data_version),
             table: RwLock::new(table),
             forbidden: RwLock::new(file.forbidden_table),
-            version: Mutex::new(file.data_version),
-            written: Mutex::new(file.data_version),
             config,
         })
     }
@@ -198,7 +192,7 @@ impl Groups {
 
     /// The table's version and its content.
     pub fn snapshot(&self) -> SubscriptionGroupWrapper {
-        let version = self.version.lock();
+        let version = self.file.version();
         self.file(*version)
     }
 
@@ -236,44 +230,28 @@ impl Groups {
             &mut Forbidden,
         ) -> bool,
     ) -> bool {
-        let mut version = self.version.lock();
-        let changed = change(&mut self.table.write(), &mut self.forbidden.write());
-        if changed {
-            version.bump(clock::now_ms());
-        }
-        changed
+        self.file
+            .change(|| change(&mut self.table.write(), &mut self.forbidden.write()))
     }
 
-    /// Writes the table if its file is behind. Whoever comes while another writes finds its change written with others'.
+    /// Writes the table if its file is behind.
     pub fn flush(&self) -> Result<(), TableError> {
-        let wanted = *self.version.lock();
-        let mut written = self.written.lock();
-        // A slave's may go back to what its master has: other means behind.
-        if *written == wanted {
-            return Ok(());
-        }
-        let file = self.snapshot();
-        if *written == file.data_version {
-            return Ok(());
-        }
-        table::write(&self.path, &json::to_fastjson_pretty(&file))?;
-        *written = file.data_version;
-        Ok(())
+        self.file.flush(|| {
+            let table = self.snapshot();
+            (table.data_version, table)
+        })
     }
 
     /// Slave: the master's table takes the place of this one if it is another version. Returns whether it did.
     pub fn replace_all(&self, master: SubscriptionGroupWrapper) -> Result<bool, TableError> {
-        {
-            let mut version = self.version.lock();
-            if *version == master.data_version {
-                return Ok(false);
-            }
+        let replaced = self.file.replace(master.data_version, || {
             *self.table.write() = master.subscription_group_table.into_iter().collect();
             *self.forbidden.write() = master.forbidden_table;
-            *version = master.data_version;
+        });
+        if replaced {
+            self.flush()?;
         }
-        self.flush()?;
-        Ok(true)
+        Ok(replaced)
     }
 }
 

@@ -317,7 +317,7 @@ async fn register(
     changes: u64,
 ) -> Result<(Master, Vec<String>), RegisterError> {
     let config = broker.config.get();
-    // A table of very many takes long, and this thread serves connections too.
+    // A table of very many takes long, and this thread does other work too.
     let (of_task, as_of) = (Arc::clone(broker), Arc::clone(&config));
     let body = move || of_task.registration.body(&of_task, &as_of, changes);
     let body = tokio::task::spawn_blocking(body)

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Batches that may wait for the log; each is the sends of one read of one connection.
+/// Batches that may wait for the log; each is the sends of one round over a thread's connections.
 const LOG_QUEUE: usize = 1024;
 
 /// Why a broker did not start.
@@ -322,9 +322,7 @@ impl Broker {
         self.pops.flush()?;
         self.schedule.persist()
     }
-}
 
-impl Broker {
     /// Writes the groups and topics that were made by the way.
     fn write_made(&self) -> Result<(), TableError> {
         self.groups.flush()?;
@@ -344,7 +342,7 @@ async fn write_made(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
         if stopped {
             return;
         }
-        // A table of very many takes long, and this thread serves connections too.
+        // A table of very many takes long, and this thread does other work too.
         let of_task = Arc::clone(&broker);
         let written = tokio::task::spawn_blocking(move || of_task.write_made()).await;
         if let Err(error) = written.expect("writing tables does not panic") {

@@ -1,31 +1,28 @@
 //! Topic table (`config/topics.json`).
 //!
 //! Lookups take a read lock and clone an `Arc`. Every change bumps the DataVersion, is written to the file before it is
-//! answered for, and asks registration to tell the name servers. On a slave the master's table replaces this one.
+//! answered for (retry topics that heartbeats make, each second), and asks registration to tell the name servers. On a slave the
+//! master's table replaces this one.
 //! Source: `apache/rocketmq: broker/.../topic/TopicConfigManager.java`.
 
-use crate::broker::{attributes, table_file};
+use crate::broker::attributes;
+use crate::broker::table_file::{self, TableFile};
 use crate::clock;
 use crate::config::BrokerConfig;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rocketmq_protocol::body::{DataVersion, TopicConfig, TopicConfigSerializeWrapper};
-use rocketmq_protocol::json;
 use rocketmq_protocol::topic::{self, perm};
-use rocketmq_store::table::{self, TableError};
+use rocketmq_store::table::TableError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The table.
 #[derive(Debug)]
 pub struct Topics {
-    path: PathBuf,
+    file: TableFile,
     table: RwLock<HashMap<Arc<str>, Arc<TopicConfig>>>,
-    /// Held through a change.
-    version: Mutex<DataVersion>,
-    /// Held through a writing, so that the file never goes back to an older version: the one that it has.
-    written: Mutex<DataVersion>,
     /// How many changes there were; registration follows it.
     changes: watch::Sender<u64>,
     /// Names made by this broker for itself, beside the fixed list.
@@ -68,10 +65,8 @@ impl Topics {
         // What stands in the file wins, as in Java: an operator may have given a system topic other queues.
         topics.extend(file.topic_config_table);
         Ok(Topics {
-            path,
+            file: TableFile::new(path, file.data_version),
             table: RwLock::new(topics),
-            version: Mutex::new(file.data_version),
-            written: Mutex::new(file.data_version),
             changes: watch::Sender::new(0),
             system,
             auto_create: config.auto_create_topic_enable,
@@ -111,7 +106,7 @@ impl Topics {
 
     /// The table's version and its content.
     pub fn snapshot(&self) -> TopicConfigSerializeWrapper {
-        let version = self.version.lock();
+        let version = self.file.version();
         let topic_config_table = self
             .table
             .read()
@@ -126,7 +121,7 @@ impl Topics {
 
     /// Which state of the table this is.
     pub fn version(&self) -> DataVersion {
-        *self.version.lock()
+        *self.file.version()
     }
 
     /// How many changes there were; a value is published after its change is in the table and on disk.
@@ -153,34 +148,20 @@ impl Topics {
         &self,
         change: impl FnOnce(&mut HashMap<Arc<str>, Arc<TopicConfig>>) -> bool,
     ) -> bool {
-        let mut version = self.version.lock();
-        let changed = change(&mut self.table.write());
-        if changed {
-            version.bump(clock::now_ms());
-        }
-        changed
+        self.file.change(|| change(&mut self.table.write()))
     }
 
-    /// Writes the table if its file is behind. Whoever comes while another writes finds its change written with others'.
+    /// Writes the table if its file is behind.
     pub fn flush(&self) -> Result<(), TableError> {
-        let wanted = self.version();
-        let mut written = self.written.lock();
-        // A slave's may go back to what its master has: other means behind.
-        if *written == wanted {
-            return Ok(());
-        }
-        let file = self.snapshot();
-        if *written == file.data_version {
-            return Ok(());
-        }
-        table::write(&self.path, &json::to_fastjson_pretty(&file))?;
-        *written = file.data_version;
-        Ok(())
+        self.file.flush(|| {
+            let table = self.snapshot();
+            (table.data_version, table)
+        })
     }
 
     /// Writes the retry topics that heartbeats made since the last time, and has the name servers told of them.
     pub fn flush_made(&self) -> Result<(), TableError> {
-        if *self.written.lock() == self.version() {
+        if self.file.is_written() {
             return Ok(());
         }
         let written = self.flush();
@@ -372,16 +353,13 @@ impl Topics {
 
     /// Slave: the master's table takes the place of this one if it is another version. Returns whether it did.
     pub fn replace_all(&self, master: TopicConfigSerializeWrapper) -> Result<bool, TableError> {
-        {
-            let mut version = self.version.lock();
-            if *version == master.data_version {
-                return Ok(false);
-            }
+        let replaced = self.file.replace(master.data_version, || {
             *self.table.write() = master.topic_config_table.into_iter().collect();
-            *version = master.data_version;
+        });
+        if replaced {
+            self.flush()?;
         }
-        self.flush()?;
-        Ok(true)
+        Ok(replaced)
     }
 }
 
