@@ -1,8 +1,10 @@
 """The three servers that are compared, as plain processes on 127.0.0.1: ours, Apache's, rmqload's sink; and how they are asked."""
-import json, os, re, resource, shutil, signal, socket, struct, subprocess, sys, time
+import os, re, resource, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.append(str(ROOT / "tests/peers"))
+from probe import exchange  # noqa: E402
 PEERS = ROOT / "tests/peers/cluster.sh"
 UPDATE_TOPIC, MAX_OFFSET, CLUSTER_INFO, SEND_V2 = 17, 30, 106, 310
 
@@ -16,26 +18,10 @@ def built(variable, *cargo, cwd, path):
     return str(Path(os.environ.get("CARGO_TARGET_DIR", cwd / "target")) / host / "release" / path)
 
 
-# The wire, as little of it as is needed.
-
-def frame(code, ext):
-    header = json.dumps({"code": code, "language": "JAVA", "version": 479, "opaque": 1, "flag": 0, "serializeTypeCurrentRPC": "JSON",
-                         "extFields": {k: str(v) for k, v in ext.items()}}).encode()
-    return header
-
-
 def ask(connection, code, ext, body=b""):
     """Code and body of the answer."""
-    header = frame(code, ext)
-    connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
-    data = b""
-    while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
-        more = connection.recv(65536)
-        if not more:
-            raise OSError("closed")
-        data += more
-    length = struct.unpack(">I", data[4:8])[0] & 0xFFFFFF
-    return json.loads(data[8:8 + length])["code"], data[8 + length:]
+    head, answer = exchange(connection, code, ext, body)
+    return head["code"], answer
 
 
 def dial(port, timeout=1.0):

@@ -11,6 +11,21 @@ import base64, hashlib, hmac, json, os, re, socket, struct, sys, time
 GET_BROKER_CONFIG, GET_BROKER_CLUSTER_INFO, GET_BROKER_HA_STATUS = 26, 106, 907
 
 
+def exchange(connection, code, ext, body=b""):
+    """Head and body of the answer to a request over an open connection."""
+    header = json.dumps({"code": code, "language": "OTHER", "version": 477, "opaque": 1, "flag": 0,
+                         "serializeTypeCurrentRPC": "JSON", "extFields": {k: str(v) for k, v in ext.items()}}).encode()
+    connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
+    data = b""
+    while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
+        more = connection.recv(65536)
+        if not more:
+            raise OSError("closed")
+        data += more
+    head_len = struct.unpack(">I", data[4:8])[0] & 0xFFFFFF
+    return json.loads(data[8:8 + head_len]), data[8 + head_len:]
+
+
 def ask(addr, code, ext=None, timeout=1.0):
     """The body of the answer, as text."""
     host, port = addr.rsplit(":", 1)
@@ -19,19 +34,9 @@ def ask(addr, code, ext=None, timeout=1.0):
         ext = dict(ext or {}, AccessKey=user)
         signed = "".join(str(ext[k]) for k in sorted(ext)).encode()
         ext["Signature"] = base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha1).digest()).decode()
-    header = json.dumps({"code": code, "language": "OTHER", "version": 477, "opaque": 1, "flag": 0,
-                         "serializeTypeCurrentRPC": "JSON", "extFields": ext or {}}).encode()
     with socket.create_connection((host, int(port)), timeout) as s:
         s.settimeout(timeout)
-        s.sendall(struct.pack(">II", 4 + len(header), len(header)) + header)
-        data = b""
-        while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
-            more = s.recv(65536)
-            if not more:
-                raise OSError("closed")
-            data += more
-    head_len = struct.unpack(">I", data[4:8])[0] & 0xFFFFFF
-    head, body = json.loads(data[8:8 + head_len]), data[8 + head_len:]
+        head, body = exchange(s, code, ext or {})
     if head["code"] != 0:
         raise OSError(f"code {head['code']}: {head.get('remark')}")
     return body.decode()

@@ -3,20 +3,18 @@
 
 use crate::Outcome;
 use crate::disk::Disk;
-use crate::kills::{make_topics, topic};
 use crate::ledger::{Expect, Ledger};
 use crate::load::{Load, Pace};
 use crate::message::Queue;
-use crate::node::{Node, Part};
-use crate::rebuild;
+use crate::node::Node;
 use crate::report::Times;
+use crate::trial::{Trial, topic};
 use crate::wire::Broker;
 use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::record;
 use rocketmq_protocol::{Command, ExtFields};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Within which sends must be refused once there is no room.
@@ -38,12 +36,8 @@ pub struct Full {
 
 pub async fn run(args: Full) -> Outcome<()> {
     let mut random = args.common.random();
-    let dir = args.common.dir("full")?;
-    campaign(&args, &dir, &mut random)
-        .await
-        .map_err(|error| format!("the disk is kept in {}: {error}", dir.display()))?;
-    std::fs::remove_dir_all(&dir)?;
-    Ok(())
+    let campaign = async |dir: &Path| campaign(&args, dir, &mut random).await;
+    args.common.in_dir("full", campaign).await
 }
 
 /// A topic and a group asked for while the disk is full: whether they were promised.
@@ -66,18 +60,7 @@ async fn campaign(args: &Full, dir: &Path, random: &mut fastrand::Rng) -> Outcom
         ("maxHashSlotNum", "500".into()),
         ("maxIndexNum", "4000".into()),
     ];
-    let mut node = Node::new(
-        &args.common.rmqctl,
-        dir,
-        Part::Broker,
-        args.common.port,
-        &properties,
-    )?;
-    let ledger = Arc::new(Ledger::default());
-    let broker = Broker::at(node.address());
-    let began = Instant::now();
-    node.start().await?;
-    make_topics(&broker).await?;
+    let mut trial = Trial::begin(&args.common, dir, &properties).await?;
     let mut back = Times::default();
     let mut promised = Promised::default();
     let mut ran_out: BTreeMap<String, usize> = BTreeMap::new();
@@ -88,9 +71,9 @@ async fn campaign(args: &Full, dir: &Path, random: &mut fastrand::Rng) -> Outcom
             producers: 2,
             rest_ms: 12,
         };
-        let load = Load::start(&node.address(), &ledger, pace, random);
+        let load = Load::start(&trial.node.address(), &trial.ledger, pace, random);
         tokio::time::sleep(Duration::from_millis(random.u64(300..1200))).await;
-        let said_before = node.log_len();
+        let said_before = trial.node.log_len();
         // Where in its file the log stands says whether that or the queues run out first; with a little room left the queues
         // may still be written, and the index not.
         disk.fill(match random.u8(..3) {
@@ -99,58 +82,60 @@ async fn campaign(args: &Full, dir: &Path, random: &mut fastrand::Rng) -> Outcom
         })?;
         let filled = Instant::now();
         refuses(&load).await.map_err(in_round)?;
-        *ran_out.entry(what_ran_out(&node, said_before)).or_default() += 1;
-        pulls_go_on(&broker, &ledger).await.map_err(in_round)?;
-        ask_for_tables(&broker, round, &mut promised).await?;
+        *ran_out
+            .entry(what_ran_out(&trial.node, said_before))
+            .or_default() += 1;
+        pulls_go_on(&trial.broker, &trial.ledger)
+            .await
+            .map_err(in_round)?;
+        ask_for_tables(&trial.broker, round, &mut promised).await?;
         // A broker that is killed now must come up on the full disk and serve what it has.
         let killed = random.u8(..3) == 0;
         let load = if killed {
-            node.kill().await?;
+            trial.node.kill().await?;
             load.end().await?;
-            node.start()
+            trial
+                .node
+                .start()
                 .await
                 .map_err(|error| format!("round {round}, started on a full disk: {error}"))?;
-            let held = ledger.check(&broker, filled, Expect::Everything).await;
-            held.map_err(|error| {
-                format!("round {round}, on a full disk: {error}\n{}", node.tail())
-            })?;
-            pulls_go_on(&broker, &ledger).await.map_err(in_round)?;
+            trial.holds(round, filled, Expect::Everything).await?;
+            pulls_go_on(&trial.broker, &trial.ledger)
+                .await
+                .map_err(in_round)?;
             restarts += 1;
-            Load::start(&node.address(), &ledger, pace, random)
+            Load::start(&trial.node.address(), &trial.ledger, pace, random)
         } else {
             load
         };
         disk.empty()?;
         back.push(
-            works_again(&load, &ledger)
+            works_again(&load, &trial.ledger)
                 .await
-                .map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?,
+                .map_err(|error| format!("round {round}: {error}\n{}", trial.node.tail()))?,
         );
         // What could not be written must be written by now.
         tokio::time::sleep(Duration::from_millis(random.u64(1000..2500))).await;
         let killed = Instant::now();
-        node.kill().await?;
+        trial.node.kill().await?;
         load.end().await.map_err(in_round)?;
         if round % 10 == 0 || round == args.rounds {
-            let options = node.config()?.store_options();
-            compared = rebuild::compare(&options, &ledger, &disk.mount.join("copy"))
-                .map_err(|error| format!("round {round}, compared with a rebuild: {error}"))?;
+            compared = trial.compare(round, &disk.mount.join("copy"))?;
         }
-        node.start().await?;
-        let held = ledger.check(&broker, killed, Expect::Everything).await;
-        held.map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?;
-        promises_are_kept(&broker, &promised)
+        trial.node.start().await?;
+        trial.holds(round, killed, Expect::Everything).await?;
+        promises_are_kept(&trial.broker, &promised)
             .await
             .map_err(in_round)?;
     }
-    node.stop().await?;
-    let counts = ledger.counts();
+    trial.node.stop().await?;
+    let counts = trial.ledger.counts();
     println!(
         "full {} times in {:.0?}, first without room: {ran_out:?}; {} acknowledged, 0 lost; {} refused or unanswered, of which {} are there; \
          {} topics and groups made on the full disk are there, {} were refused; started {restarts} times on the full disk; \
          sends work again {back} after room came back; {} queue entries and {} keys as a rebuild gives them",
         args.rounds,
-        began.elapsed(),
+        trial.began.elapsed(),
         counts.acknowledged,
         counts.maybe + counts.unanswered,
         counts.found_all_the_same,

@@ -1,10 +1,10 @@
 //! Hostile clients, one kind at a time, beside good ones: how long the good ones wait, and whether memory comes back.
 
 use crate::Outcome;
-use crate::kills::{make_topics, topic};
 use crate::message::{Message, Queue};
 use crate::node::{Node, Part};
 use crate::report::Times;
+use crate::trial::{make_topics, topic};
 use crate::wire::{self, Broker};
 use bytes::BytesMut;
 use rocketmq_protocol::code::{request, response};

@@ -3,16 +3,11 @@
 use crate::Outcome;
 use crate::ledger::{Expect, Ledger};
 use crate::load::{Load, Pace};
-use crate::message::{QUEUES_PER_TOPIC, Queue};
-use crate::node::{Node, Part};
-use crate::rebuild;
+use crate::node::Node;
 use crate::report::Times;
-use crate::wire::Broker;
-use rocketmq_protocol::code::{request, response};
-use rocketmq_protocol::{Command, ExtFields};
+use crate::trial::Trial;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// When a send is acknowledged.
@@ -54,15 +49,9 @@ pub struct Kills {
 pub async fn run(args: Kills) -> Outcome<()> {
     let mut random = args.common.random();
     for flush in &args.flush {
-        let dir = args
-            .common
-            .dir(&format!("kills-{flush:?}").to_lowercase())?;
-        campaign(&args, *flush, &dir, &mut random)
-            .await
-            .map_err(|error| {
-                format!("{flush:?}, the store is kept in {}: {error}", dir.display())
-            })?;
-        std::fs::remove_dir_all(&dir)?;
+        let name = format!("kills-{flush:?}").to_lowercase();
+        let campaign = async |dir: &Path| campaign(&args, *flush, dir, &mut random).await;
+        args.common.in_dir(&name, campaign).await?;
     }
     Ok(())
 }
@@ -73,18 +62,7 @@ async fn campaign(
     dir: &Path,
     random: &mut fastrand::Rng,
 ) -> Outcome<()> {
-    let mut node = Node::new(
-        &args.common.rmqctl,
-        dir,
-        Part::Broker,
-        args.common.port,
-        &[flush.property()],
-    )?;
-    let ledger = Arc::new(Ledger::default());
-    let broker = Broker::at(node.address());
-    let began = Instant::now();
-    node.start().await?;
-    make_topics(&broker).await?;
+    let mut trial = Trial::begin(&args.common, dir, &[flush.property()]).await?;
     let mut restarts = Times::default();
     let (mut early, mut compared) = (0, (0, 0));
     for round in 1..=args.rounds {
@@ -92,38 +70,35 @@ async fn campaign(
             producers: 4,
             rest_ms: if random.u8(..20) == 0 { 0 } else { 12 },
         };
-        let load = Load::start(&node.address(), &ledger, pace, random);
+        let load = Load::start(&trial.node.address(), &trial.ledger, pace, random);
         tokio::time::sleep(moment(round, random)).await;
         let killed = Instant::now();
-        node.kill().await?;
+        trial.node.kill().await?;
         let ended = load.end().await;
         ended.map_err(|error| format!("round {round}: {error}"))?;
         if args.plant && round == args.rounds {
-            lose_the_last(&ledger, &node)?;
+            lose_the_last(&trial.ledger, &trial.node)?;
         }
         // Recovery is killed as well, now and then.
         if random.u8(..8) == 0 {
-            node.spawn()?;
+            trial.node.spawn()?;
             tokio::time::sleep(Duration::from_micros(random.u64(..40_000))).await;
-            node.kill().await?;
+            trial.node.kill().await?;
             early += 1;
         }
         if round % args.rebuild_every == 0 || round == args.rounds {
-            let options = node.config()?.store_options();
-            compared = rebuild::compare(&options, &ledger, &dir.join("copy"))
-                .map_err(|error| format!("round {round}, compared with a rebuild: {error}"))?;
+            compared = trial.compare(round, &dir.join("copy"))?;
         }
-        restarts.push(node.start().await?);
-        let held = ledger.check(&broker, killed, Expect::Everything).await;
-        held.map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?;
+        restarts.push(trial.node.start().await?);
+        trial.holds(round, killed, Expect::Everything).await?;
     }
-    node.stop().await?;
-    let counts = ledger.counts();
+    trial.node.stop().await?;
+    let counts = trial.ledger.counts();
     println!(
         "{flush:?}: {} kills ({early} more in the middle of recovery) in {:.0?}; {} acknowledged, 0 lost; {} unanswered, of which {} are there; \
          {} commits; {} queue entries and {} keys as a rebuild gives them; restart to first answer {restarts}",
         args.rounds,
-        began.elapsed(),
+        trial.began.elapsed(),
         counts.acknowledged,
         counts.unanswered + counts.maybe,
         counts.found_all_the_same,
@@ -131,45 +106,13 @@ async fn campaign(
         compared.0,
         compared.1,
     );
-    if counts.acknowledged < 10 * args.rounds as u64 {
-        return Err("hardly anything was acknowledged: this shows nothing".into());
-    }
-    Ok(())
+    trial.shows_something(args.rounds)
 }
 
 /// How long a round's load runs: mostly short, now and then long enough for offsets to be due in their file.
 fn moment(round: usize, random: &mut fastrand::Rng) -> Duration {
     let most = if round.is_multiple_of(20) { 2500 } else { 300 };
     Duration::from_micros(random.u64(1000..most * 1000))
-}
-
-/// Makes the topics, so that no round begins without them.
-pub async fn make_topics(broker: &Broker) -> Outcome<()> {
-    for first in Queue::all().step_by(QUEUES_PER_TOPIC.into()) {
-        let answer = broker.call(topic(&first.topic())).await?;
-        if answer.code != response::SUCCESS {
-            return Err(format!(
-                "making a topic was answered {}: {:?}",
-                answer.code, answer.remark
-            )
-            .into());
-        }
-    }
-    Ok(())
-}
-
-/// UPDATE_AND_CREATE_TOPIC.
-pub fn topic(name: &str) -> Command {
-    let ext = ExtFields::new()
-        .with("topic", name)
-        .with("defaultTopic", "TBW102")
-        .with("readQueueNums", QUEUES_PER_TOPIC)
-        .with("writeQueueNums", QUEUES_PER_TOPIC)
-        .with("perm", 6)
-        .with("topicFilterType", "SINGLE_TAG")
-        .with("topicSysFlag", 0)
-        .with("order", false);
-    Command::request(request::UPDATE_AND_CREATE_TOPIC, ext)
 }
 
 /// Takes the message that was acknowledged last out of the log, as a write that never reached it would.

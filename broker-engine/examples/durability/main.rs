@@ -18,10 +18,11 @@ mod rebuild;
 mod replicated;
 mod report;
 mod rolling;
+mod trial;
 mod wire;
 
 use clap::Parser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a command comes to.
@@ -82,6 +83,19 @@ impl Common {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
         Ok(dir)
+    }
+
+    /// Runs a campaign in a directory of its own, which stays when it fails.
+    async fn in_dir(
+        &self,
+        name: &str,
+        campaign: impl AsyncFnOnce(&Path) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let dir = self.dir(name)?;
+        campaign(&dir)
+            .await
+            .map_err(|error| format!("{name}, kept in {}: {error}", dir.display()))?;
+        Ok(std::fs::remove_dir_all(&dir)?)
     }
 }
 

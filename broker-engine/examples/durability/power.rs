@@ -2,15 +2,12 @@
 
 use crate::Outcome;
 use crate::disk::Disk;
-use crate::kills::{Flush, make_topics};
-use crate::ledger::{Expect, Ledger};
+use crate::kills::Flush;
+use crate::ledger::Expect;
 use crate::load::{Load, Pace};
-use crate::node::{Node, Part};
-use crate::rebuild;
 use crate::report::Times;
-use crate::wire::Broker;
+use crate::trial::Trial;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Within which a broker whose disk fails must have ended.
@@ -42,34 +39,16 @@ pub struct Power {
 
 pub async fn run(args: Power) -> Outcome<()> {
     let mut random = args.common.random();
-    let dir = args.common.dir("power")?;
-    campaign(&args, &dir, &mut random).await.map_err(|error| {
-        format!(
-            "{:?}, the disk is kept in {}: {error}",
-            args.flush,
-            dir.display()
-        )
-    })?;
-    std::fs::remove_dir_all(&dir)?;
-    Ok(())
+    let campaign = async |dir: &Path| campaign(&args, dir, &mut random).await;
+    let name = format!("power-{:?}", args.flush).to_lowercase();
+    args.common.in_dir(&name, campaign).await
 }
 
 async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outcome<()> {
     let mut disk = Disk::new(dir, 2048)?;
     let store = disk.mount.join("store").display().to_string();
     let properties = [args.flush.property(), ("storePathRootDir", store)];
-    let mut node = Node::new(
-        &args.common.rmqctl,
-        dir,
-        Part::Broker,
-        args.common.port,
-        &properties,
-    )?;
-    let ledger = Arc::new(Ledger::default());
-    let broker = Broker::at(node.address());
-    let began = Instant::now();
-    node.start().await?;
-    make_topics(&broker).await?;
+    let mut trial = Trial::begin(&args.common, dir, &properties).await?;
     let (mut restarts, mut ends) = (Times::default(), Times::default());
     let (mut compared, mut lived_on) = ((0, 0), 0);
     for round in 1..=args.rounds {
@@ -77,7 +56,7 @@ async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outco
             producers: 4,
             rest_ms: if random.u8(..10) == 0 { 0 } else { 12 },
         };
-        let load = Load::start(&node.address(), &ledger, pace, random);
+        let load = Load::start(&trial.node.address(), &trial.ledger, pace, random);
         // Long enough, mostly, that something is old enough to be owed in ASYNC_FLUSH as well.
         let most = if args.flush == Flush::Async {
             3000
@@ -85,34 +64,34 @@ async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outco
             600
         };
         tokio::time::sleep(Duration::from_micros(random.u64(1000..most * 1000))).await;
-        let said_before = node.log_len();
+        let said_before = trial.node.log_len();
         let mut after_the_cut = None;
         // Either it goes with the power, or it lives on to find its disk failing.
         let lives_on = random.u8(..3) == 0;
         if !lives_on {
-            node.pause()?;
+            trial.node.pause()?;
         }
         let last_sure = Instant::now();
         disk.cut()?;
         if lives_on {
             let gone = Instant::now();
-            let first = ledger.sent();
-            let status = node.ended(ENDS).await;
+            let first = trial.ledger.sent();
+            let status = trial.node.ended(ENDS).await;
             let status =
                 status.map_err(|error| format!("round {round}, the disk fails: {error}"))?;
             ends.push(gone.elapsed());
-            if status.code() != Some(1) || !node.logged(said_before, SAYS) {
-                return Err(format!("round {round}: it ended with {status}, and should with code 1 and {SAYS:?}\n{}", node.tail()).into());
+            if status.code() != Some(1) || !trial.node.logged(said_before, SAYS) {
+                return Err(format!("round {round}: it ended with {status}, and should with code 1 and {SAYS:?}\n{}", trial.node.tail()).into());
             }
             after_the_cut = Some(first);
             lived_on += 1;
         } else {
-            node.kill().await?;
+            trial.node.kill().await?;
         }
         let ended = load.end().await;
         ended.map_err(|error| format!("round {round}: {error}"))?;
         if let Some(first) = after_the_cut {
-            let late = ledger.acknowledged_from(first);
+            let late = trial.ledger.acknowledged_from(first);
             if late > 0 {
                 return Err(format!(
                     "round {round}: {late} messages that were sent after the cut were acknowledged"
@@ -123,14 +102,12 @@ async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outco
         disk.detach()?;
         disk.attach()?;
         if round % args.rebuild_every == 0 || round == args.rounds {
-            let options = node.config()?.store_options();
-            compared = rebuild::compare(&options, &ledger, &disk.mount.join("copy"))
-                .map_err(|error| format!("round {round}, compared with a rebuild: {error}"))?;
+            compared = trial.compare(round, &disk.mount.join("copy"))?;
         }
-        restarts.push(node.start().await?);
+        restarts.push(trial.node.start().await?);
         let expect = match args.expect.unwrap_or(args.flush) {
             Flush::Async => Expect::Prefix {
-                acknowledged_from: last_sure.checked_sub(FLUSHED).unwrap_or(began),
+                acknowledged_from: last_sure.checked_sub(FLUSHED).unwrap_or(trial.began),
             },
             // ext4 lets a sync that is under way during the cut succeed without what it covers; a power cut leaves nobody to tell.
             Flush::Sync if lives_on => Expect::Prefix {
@@ -138,19 +115,18 @@ async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outco
             },
             Flush::Sync => Expect::Everything,
         };
-        let held = ledger.check(&broker, last_sure, expect).await;
-        held.map_err(|error| format!("round {round}: {error}\n{}", node.tail()))?;
+        trial.holds(round, last_sure, expect).await?;
     }
-    node.stop().await?;
+    trial.node.stop().await?;
     disk.detach()?;
-    let counts = ledger.counts();
+    let counts = trial.ledger.counts();
     println!(
         "{:?}: {} power cuts in {:.0?}; {} acknowledged, 0 lost that were promised, {} lost at the log's end that were not; \
          {} unanswered or refused, of which {} are there; {} commits; {lived_on} times the broker was left to find its disk failing, and ended {ends} later; \
          {} queue entries and {} keys as a rebuild gives them; restart to first answer {restarts}",
         args.flush,
         args.rounds,
-        began.elapsed(),
+        trial.began.elapsed(),
         counts.acknowledged,
         counts.lost_suffix,
         counts.unanswered + counts.maybe,
@@ -159,8 +135,5 @@ async fn campaign(args: &Power, dir: &Path, random: &mut fastrand::Rng) -> Outco
         compared.0,
         compared.1,
     );
-    if counts.acknowledged < 10 * args.rounds as u64 {
-        return Err("hardly anything was acknowledged: this shows nothing".into());
-    }
-    Ok(())
+    trial.shows_something(args.rounds)
 }

@@ -2,12 +2,13 @@
 //! is on the slave while the master is away, and on the master when it is back.
 
 use crate::Outcome;
-use crate::kills::{Flush, make_topics};
+use crate::kills::Flush;
 use crate::ledger::{Expect, Ledger};
 use crate::load::{Load, Pace};
 use crate::message::Queue;
 use crate::node::{Node, Part};
 use crate::report::Times;
+use crate::trial::make_topics;
 use crate::wire::{Broker, TIMEOUT};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,12 +32,8 @@ pub struct Replicated {
 
 pub async fn run(args: Replicated) -> Outcome<()> {
     let mut random = args.common.random();
-    let dir = args.common.dir("replicated")?;
-    campaign(&args, &dir, &mut random)
-        .await
-        .map_err(|error| format!("the stores are kept in {}: {error}", dir.display()))?;
-    std::fs::remove_dir_all(&dir)?;
-    Ok(())
+    let campaign = async |dir: &Path| campaign(&args, dir, &mut random).await;
+    args.common.in_dir("replicated", campaign).await
 }
 
 async fn campaign(args: &Replicated, dir: &Path, random: &mut fastrand::Rng) -> Outcome<()> {

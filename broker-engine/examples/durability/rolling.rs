@@ -2,9 +2,9 @@
 //! fails is tried on another broker, twice at most, within three seconds.
 
 use crate::Outcome;
-use crate::kills::topic;
 use crate::message::{Message, QUEUES_PER_TOPIC, Queue};
 use crate::report::Times;
+use crate::trial::topic;
 use crate::wire::{self, Broker, TIMEOUT};
 use broker_engine::net::Client;
 use rocketmq_protocol::body::TopicRouteData;
