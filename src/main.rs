@@ -24,6 +24,11 @@ mod ui;
 
 use std::process::ExitCode;
 
+/// A message is several short-lived allocations, often freed on another thread than the one that made them; and what a flood of
+/// clients took goes back to the system when they are gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     commands::main()
 }

@@ -169,6 +169,28 @@ async fn with_sync_flush_an_answer_comes_when_the_bytes_are_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_sync_flush_a_send_by_itself_is_synced_by_who_appends_it() {
+    // In memory: a sync takes no time, unless the thread is kept from the processor.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = store_options(dir.path());
+    let given = given_on(dir, store, |options| options.sync_flush = true);
+    let here = std::thread::current().id();
+    let answered_by = || {
+        let (tell, told) = channel();
+        let done = Box::new(move |_| {
+            let _ = tell.send(std::thread::current().id());
+        });
+        given.log.bring(batch(0, 1), SYNC_FLUSH, done).unwrap();
+        given.log.append_brought();
+        told.recv().unwrap()
+    };
+    // How quick the disk is, is known from the first sync, which is the flush thread's.
+    let answered_here = (0..1000).filter(|_| answered_by() == here).count();
+    assert!(answered_here > 500, "{answered_here} of 1000");
+    given.log.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_sync_flush_an_arrival_is_told_when_readers_can_see_it() {
     let (tell, told) = channel();
     let reader: Arc<std::sync::OnceLock<Reader>> = Arc::default();

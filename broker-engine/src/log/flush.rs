@@ -54,17 +54,52 @@ impl Bell {
     }
 }
 
-/// Syncs until told to stop. While one sync runs, the next batches gather: that is the group commit. With ASYNC_FLUSH they
-/// gather for `interval` as well.
-pub(super) fn run(inner: &Inner, syncer: &Syncer, sync_flush: bool, interval: Duration) {
-    let gather = if sync_flush { Duration::ZERO } else { interval };
-    while inner.bell.wait(gather) {
+/// Sends appended in one go that are synced by the thread that appended them: as many as come to less work than two changes of
+/// threads. More are better synced by the flush thread, while the next are read and appended.
+pub(super) const FEW: usize = 4;
+/// A disk whose last sync took longer is left to the flush thread: nobody's connections wait for it, and the changes of threads
+/// are a small part of it.
+const QUICK: Duration = Duration::from_micros(500);
+
+/// Syncs the commit log, for one thread at a time.
+#[derive(Debug)]
+pub(super) struct Flusher {
+    syncer: Syncer,
+    /// How long the last sync took; unknown is long.
+    last: Mutex<Duration>,
+}
+
+impl Flusher {
+    pub fn new(syncer: Syncer) -> Self {
+        Self {
+            syncer,
+            last: Mutex::new(Duration::MAX),
+        }
+    }
+
+    /// Syncs on this thread if nobody else does and the disk is quick; false if not, and then the bell must be rung.
+    pub fn sync_here(&self, inner: &Inner) -> bool {
+        let Some(mut last) = self.last.try_lock() else {
+            return false;
+        };
+        if *last > QUICK {
+            return false;
+        }
+        self.sync(inner, &mut last);
+        true
+    }
+
+    /// Syncs, and tells all who waited for it; false once the store has failed.
+    fn sync(&self, inner: &Inner, last: &mut Duration) -> bool {
         // Taken before the sync, which then covers all of it.
         let arrived = inner
             .unsynced
             .as_ref()
             .map(|all| std::mem::take(&mut *all.lock()));
-        match syncer.sync() {
+        let began = Instant::now();
+        let synced = self.syncer.sync();
+        *last = began.elapsed();
+        match synced {
             Ok(flushed) => {
                 inner
                     .positions
@@ -74,11 +109,23 @@ pub(super) fn run(inner: &Inner, syncer: &Syncer, sync_flush: bool, interval: Du
                 if let Some(arrived) = arrived.filter(|arrived| !arrived.is_empty()) {
                     (inner.on_arrivals)(&arrived);
                 }
+                true
             }
             Err(error) => {
                 inner.inbox.push_control(Work::Failed(error));
-                return;
+                false
             }
+        }
+    }
+}
+
+/// Syncs until told to stop. While one sync runs, the next batches gather: that is the group commit. With ASYNC_FLUSH they
+/// gather for `interval` as well.
+pub(super) fn run(inner: &Inner, sync_flush: bool, interval: Duration) {
+    let gather = if sync_flush { Duration::ZERO } else { interval };
+    while inner.bell.wait(gather) {
+        if !inner.flusher.sync(inner, &mut inner.flusher.last.lock()) {
+            return;
         }
     }
 }

@@ -4,7 +4,8 @@
 //! one go, publishes the end and runs each batch's `done`: a thread of connections when it has handed over all it read, so that what
 //! came at one time makes one append and no message pays for a change of threads; a task of the runtime what others brought. A log
 //! thread keeps the time (deadlines, checkpoints, retention) and does all other work. A flush thread syncs all since the last
-//! sync and publishes `flushed`: group commit is what the inbox gathers during a sync.
+//! sync and publishes `flushed`: group commit is what the inbox gathers during a sync. With SYNC_FLUSH a few sends on a quick disk are
+//! synced by who appended them.
 
 mod acks;
 mod flush;
@@ -13,7 +14,7 @@ mod owner;
 
 use crate::clock::Zone;
 use acks::{Acks, finish};
-use flush::Bell;
+use flush::{Bell, Flusher};
 use inbox::Inbox;
 use owner::{LogThread, Owner, Round};
 use parking_lot::Mutex;
@@ -80,6 +81,7 @@ struct Inner {
     brought: Notify,
     acks: Mutex<Acks>,
     bell: Bell,
+    flusher: Flusher,
     on_arrivals: OnArrivals,
     /// With `sync_flush`: what was appended and is not synced yet.
     unsynced: Option<Mutex<Vec<Arrival>>>,
@@ -158,7 +160,7 @@ impl Log {
     /// Starts the log, flush and checkpoint threads, and the task that appends on the runtime in which this is called.
     pub fn start(writer: Writer, options: LogOptions) -> Log {
         let end = writer.log_end();
-        let syncer = writer.syncer();
+        let flusher = Flusher::new(writer.syncer());
         let acks = Acks::new(options.flush_timeout, options.replica_timeout);
         let shortest_wait = options.flush_timeout.min(options.replica_timeout);
         let owner = Owner::new(writer, shortest_wait);
@@ -168,6 +170,7 @@ impl Log {
             brought: Notify::new(),
             acks: Mutex::new(acks),
             bell: Bell::default(),
+            flusher,
             on_arrivals: options.on_arrivals,
             unsynced: options.sync_flush.then(Mutex::default),
             positions: watch::Sender::new(Positions { end, flushed: 0 }),
@@ -177,7 +180,7 @@ impl Log {
             let inner = inner.clone();
             let (sync_flush, interval) = (options.sync_flush, options.flush_interval);
             spawn("rmq-flush", move || {
-                flush::run(&inner, &syncer, sync_flush, interval)
+                flush::run(&inner, sync_flush, interval)
             })
         };
         // One round at a time: while one runs, the log thread goes on without asking for another.
@@ -309,11 +312,24 @@ impl Inner {
             if !self.inbox.take_appends(&mut owner.todo) {
                 return true;
             }
-            if let Round::Failed(error) = owner.round(self) {
-                self.inbox.push_control(Work::Failed(error));
+            match owner.round(self) {
+                Round::On { unsynced } => {
+                    drop(place);
+                    self.sync_few(unsynced);
+                }
+                Round::Failed(error) => drop(self.inbox.push_control(Work::Failed(error))),
+                // Nobody but the log thread takes that from the inbox.
+                Round::Stop(_) => {}
             }
         }
         true
+    }
+
+    /// Has synced what a round appended without ringing for it.
+    fn sync_few(&self, unsynced: usize) {
+        if unsynced > 0 && !self.flusher.sync_here(self) {
+            self.bell.ring();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The log's owner, which one thread at a time works with, and the log thread, which keeps its time.
 
 use super::acks::finish;
+use super::flush::FEW;
 use super::{AppendError, Done, Inner, Outcome, Requirement, Work};
 use crate::clock::{Zone, now_ms};
 use rocketmq_store::{CheckpointJob, RecordBatch, StoreError, Writer};
@@ -31,11 +32,16 @@ pub(super) struct Owner {
     waiting: Vec<(Requirement, Done)>,
     /// A wait may be over before the log thread next looks by itself.
     short_waits: bool,
+    /// Sends appended in this round that wait for a sync, while they are so few that the bell is not rung for them.
+    unsynced: usize,
 }
 
 /// How a round of work ended.
 pub(super) enum Round {
-    On,
+    /// `unsynced`: sends appended for which the bell was not rung, since they may be few enough to be synced at once.
+    On {
+        unsynced: usize,
+    },
     Stop(oneshot::Sender<Result<(), StoreError>>),
     Failed(StoreError),
 }
@@ -49,6 +55,7 @@ impl Owner {
             todo: VecDeque::new(),
             batches: Vec::new(),
             waiting: Vec::new(),
+            unsynced: 0,
         }
     }
 
@@ -88,6 +95,7 @@ impl Owner {
                     let result = self.writer.append_raw(at, &bytes, now_ms());
                     if let Ok(end) = result {
                         self.published(inner, end);
+                        inner.bell.ring();
                     }
                     let failed = self.writer.failure();
                     let _ = answer.send(result);
@@ -108,7 +116,9 @@ impl Owner {
             }
         }
         match self.append(inner) {
-            Ok(()) => Round::On,
+            Ok(()) => Round::On {
+                unsynced: std::mem::take(&mut self.unsynced),
+            },
             Err(error) => Round::Failed(error),
         }
     }
@@ -125,6 +135,13 @@ impl Owner {
         self.batches.clear();
         if let Some(last) = placed.last() {
             self.published(inner, last.end);
+        }
+        let records = placed.iter().map(|placed| placed.records.len());
+        self.unsynced += records.sum::<usize>();
+        let all_wait = self.waiting.iter().all(|(required, _)| required.flushed);
+        if !all_wait || self.unsynced > FEW {
+            self.unsynced = 0;
+            inner.bell.ring();
         }
         let mut acks = inner.acks.lock();
         let now = Instant::now();
@@ -192,7 +209,6 @@ impl Owner {
         } else if !arrivals.is_empty() {
             (inner.on_arrivals)(arrivals);
         }
-        inner.bell.ring();
     }
 
     /// Starts a checkpoint round unless one is still under way.
@@ -233,7 +249,7 @@ impl LogThread {
             inner.inbox.take_all(&mut owner.todo);
             let mut round = owner.round(&inner);
             let now = Instant::now();
-            if matches!(round, Round::On) {
+            if matches!(round, Round::On { .. }) {
                 if now >= housekeep_at {
                     housekeep_at = now + HOUSEKEEP;
                     owner.checkpoint(&self.threads.0);
@@ -247,8 +263,11 @@ impl LogThread {
                     }
                 }
             }
-            match round {
-                Round::On => *place = Some(owner),
+            let unsynced = match round {
+                Round::On { unsynced } => {
+                    *place = Some(owner);
+                    unsynced
+                }
                 Round::Stop(answer) => {
                     drop(place);
                     inner.brought.notify_one();
@@ -259,10 +278,11 @@ impl LogThread {
                     inner.brought.notify_one();
                     return self.fail(owner, error);
                 }
-            }
+            };
             drop(place);
             // What came meanwhile is the task's again, which found the owner taken.
             inner.brought.notify_one();
+            inner.sync_few(unsynced);
             let released = inner.acks.lock().on_tick(now);
             finish(released);
         }
