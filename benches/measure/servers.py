@@ -149,6 +149,11 @@ class Ours(Server):
     def where(self):
         return ["--namesrv", f"127.0.0.1:{self.namesrv_port}"]
 
+    def until_queue_files(self, topics, count):
+        """Until the queues of topics whose names begin so have files of their own."""
+        queues = self.dir / "broker-a-master/store/consumequeue"
+        until(lambda: sum(1 for _ in queues.glob(f"{topics}*/*/*")) >= count, f"{count} files of queues", timeout=120)
+
     def log(self):
         return (self.dir / "broker-a-master.log").read_text()
 

@@ -171,9 +171,43 @@ enum Command {
     Engine(engine::Engine),
 }
 
+/// The command line of a node.
+#[derive(Debug, Parser)]
+#[command(name = "rmqctl", version, propagate_version = true)]
+struct Node {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    Engine(engine::Engine),
+}
+
+impl Cli {
+    /// What this process was asked; ends it when that is help or makes no sense.
+    fn of_this_process() -> Cli {
+        if std::env::args_os()
+            .nth(1)
+            .is_none_or(|word| word != "engine")
+        {
+            return Cli::parse();
+        }
+        // A node is idle for days: the tree of all commands, built to parse one, would stay in its memory.
+        let node = Node::parse();
+        let NodeCommand::Engine(args) = node.command;
+        Cli {
+            global: node.global,
+            command: Command::Engine(args),
+        }
+    }
+}
+
 /// Parses, runs, and turns an error into its text and exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_this_process();
     let ui = Ui::new(cli.global.color, cli.global.progress, cli.global.quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

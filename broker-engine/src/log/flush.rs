@@ -130,10 +130,20 @@ pub(super) fn run(inner: &Inner, sync_flush: bool, interval: Duration) {
     }
 }
 
+/// Time between two checkpoint rounds, in lengths of the first: with very many queues, each of which is a file of its own to
+/// open and write, one takes long, and this is what bounds its share of a processor.
+const CHECKPOINT_REST: u32 = 4;
+/// The longest such time: what came since the last round is dispatched again after a crash.
+const CHECKPOINT_REST_MAX: Duration = Duration::from_secs(8);
+
 /// Runs checkpoint rounds until the log thread lets go of the other end.
 pub(super) fn run_checkpoints(inner: &Inner, jobs: &Receiver<CheckpointJob>) {
     while let Ok(job) = jobs.recv() {
-        match job.run() {
+        let began = Instant::now();
+        let ran = job.run();
+        let rest = (began.elapsed() * CHECKPOINT_REST).min(CHECKPOINT_REST_MAX);
+        *inner.next_checkpoint.lock() = Instant::now() + rest;
+        match ran {
             Ok(()) => {}
             // Not final: appends are refused until a later round finds room.
             Err(StoreError::DiskFull(what)) => {

@@ -23,7 +23,7 @@ use rocketmq_store::{Placed, RecordBatch, StoreError, Writer};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// What an acknowledgement must wait for besides the append itself.
@@ -82,6 +82,8 @@ struct Inner {
     acks: Mutex<Acks>,
     bell: Bell,
     flusher: Flusher,
+    /// Before this the checkpoint thread rests.
+    next_checkpoint: Mutex<Instant>,
     on_arrivals: OnArrivals,
     /// With `sync_flush`: what was appended and is not synced yet.
     unsynced: Option<Mutex<Vec<Arrival>>>,
@@ -171,6 +173,7 @@ impl Log {
             acks: Mutex::new(acks),
             bell: Bell::default(),
             flusher,
+            next_checkpoint: Mutex::new(Instant::now()),
             on_arrivals: options.on_arrivals,
             unsynced: options.sync_flush.then(Mutex::default),
             positions: watch::Sender::new(Positions { end, flushed: 0 }),

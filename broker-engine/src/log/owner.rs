@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 const APPEND_BYTES: usize = 4 << 20;
 /// Appends that may wait for disk or slaves, whatever the inbox holds.
 const WAITING_MAX: usize = 100_000;
-/// How often queues, index and checkpoint are written.
+/// How often queues, index and checkpoint are written at most.
 const HOUSEKEEP: Duration = Duration::from_secs(1);
 /// How often retention looks at the files.
 const CLEAN: Duration = Duration::from_secs(10);
@@ -211,8 +211,12 @@ impl Owner {
         }
     }
 
-    /// Starts a checkpoint round unless one is still under way.
-    fn checkpoint(&mut self, jobs: &SyncSender<CheckpointJob>) {
+    /// Starts a checkpoint round unless one is still under way, or was and took so long that the next is not due.
+    fn checkpoint(&mut self, inner: &Inner, jobs: &SyncSender<CheckpointJob>, now: Instant) {
+        self.writer.measure_disk();
+        if now < *inner.next_checkpoint.lock() {
+            return;
+        }
         if let Some(job) = self.writer.checkpoint_job(now_ms())
             && jobs.try_send(job).is_err()
         {
@@ -252,7 +256,7 @@ impl LogThread {
             if matches!(round, Round::On { .. }) {
                 if now >= housekeep_at {
                     housekeep_at = now + HOUSEKEEP;
-                    owner.checkpoint(&self.threads.0);
+                    owner.checkpoint(&inner, &self.threads.0, now);
                 }
                 if now >= clean_at {
                     clean_at = now + CLEAN;

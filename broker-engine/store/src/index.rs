@@ -271,15 +271,19 @@ impl Index {
         let Some(last) = self.files.last() else {
             return Ok(-1);
         };
-        let mut number = last.header.index_count - 1;
-        while number >= 1 {
-            let entry = self.entry(last, number)?;
-            if entry.physical_offset < position {
-                return Ok(entry.physical_offset);
+        // Entries stand in log order, and many may have come since.
+        let (mut low, mut high, mut below) = (1, last.header.index_count, -1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let offset = self.entry(last, middle)?.physical_offset;
+            if offset < position {
+                below = offset;
+                low = middle + 1;
+            } else {
+                high = middle;
             }
-            number -= 1;
         }
-        Ok(-1)
+        Ok(below)
     }
 
     /// Store time of the newest indexed record, 0 when there is none.
@@ -587,4 +591,38 @@ fn file_name(now_ms: i64) -> String {
         ms / 1000 % 60,
         ms % 1000
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::FileSystem;
+
+    #[test]
+    fn the_newest_record_below_a_position_is_found_in_the_file_and_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::new(FileSystem::Real, 4));
+        let mut index = Index::new(dir.path().join("index"), 16, 100, disk);
+        assert_eq!(index.end_below(1000).unwrap(), -1);
+        // Two keys a record.
+        let offsets: Vec<i64> = (0..40).map(|number| number / 2 * 70).collect();
+        for (number, &physical_offset) in offsets.iter().enumerate() {
+            let key = Key {
+                hash: number as i32,
+                physical_offset,
+                store_timestamp: 1000,
+            };
+            index.add(&[key], 1000).unwrap();
+            if number == 25 {
+                index.write(&mut Unsynced::default()).unwrap();
+            }
+        }
+        for position in 0..1500 {
+            let below = offsets.iter().rfind(|offset| **offset < position);
+            assert_eq!(
+                index.end_below(position).unwrap(),
+                below.copied().unwrap_or(-1)
+            );
+        }
+    }
 }

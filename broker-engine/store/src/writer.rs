@@ -21,9 +21,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Unwritten queue entries (24 bytes each) beyond which the writer writes them itself instead of waiting for the checkpoint.
-const ENTRIES_PENDING_MAX: usize = 1 << 20;
-/// Keys waiting for the index beyond which the writer indexes them itself.
-const KEYS_PENDING_MAX: usize = 1 << 18;
+/// A second's worth of the smallest messages, and of messages to very many queues what comes until a checkpoint that takes long is due.
+const ENTRIES_PENDING_MAX: usize = 1 << 21;
+/// Keys (24 bytes each) waiting for the index beyond which the writer indexes them itself.
+const KEYS_PENDING_MAX: usize = 1 << 20;
 /// Room kept for a master's record that is not whole yet.
 const RAW_KEPT: usize = 256 << 10;
 /// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
@@ -504,9 +505,8 @@ impl Writer {
     }
 
     /// The next round of writing and syncing what was dispatched, to be run on a thread that may wait for the disk;
-    /// `None` when nothing happened since the last. Called by the log's owner about each second.
+    /// `None` when nothing happened since the last. Called by the log's owner about each second, or less often when the last took long.
     pub fn checkpoint_job(&mut self, now_ms: i64) -> Option<CheckpointJob> {
-        self.store.measure_disk();
         let position = self.store.log.end() - self.raw.len() as i64;
         let state = (position, self.slots.ends);
         let no_room = self.store.no_room.load(Ordering::Acquire);
@@ -529,6 +529,11 @@ impl Writer {
             timestamp: self.store_timestamp,
             now_ms,
         })
+    }
+
+    /// Looks how full the disk is. Called by the log's owner about each second.
+    pub fn measure_disk(&self) {
+        self.store.measure_disk();
     }
 
     /// The job just taken was not run: the next call makes another.
