@@ -1,7 +1,10 @@
 //! The index files: from a key's hash to physical offsets.
 //!
 //! New entries and changed slots stay in memory until the checkpoint writes them: entries first, then slots, then the
-//! header that counts them. Source: `apache/rocketmq: store/.../index/{IndexFile,IndexHeader,IndexService}.java`.
+//! header that counts them. A key's slot is anywhere in its file, so that a slot costs about as much to write as a page full of
+//! entries; and after a crash those of the last file are made anew from its entries in any case. They are written each minute
+//! only, for a Java broker that starts on what a crash of ours left; when the file is full; and before the store rests or
+//! closes. Source: `apache/rocketmq: store/.../index/{IndexFile,IndexHeader,IndexService}.java`.
 
 use crate::disk::{self, Disk, Unsynced};
 use crate::error::{StoreError, io_error};
@@ -13,6 +16,9 @@ const HEADER: u64 = 40;
 const ENTRY: u64 = 20;
 /// Slots of one page in memory: 4 KiB.
 const PAGE_SLOTS: usize = 1024;
+
+/// Milliseconds between two times that the newest file's slots are written.
+const SLOTS_EVERY: i64 = 60_000;
 
 /// One key of one record, waiting to be indexed.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,8 @@ struct IndexFile {
     written: i32,
     unwritten: Vec<u8>,
     pages: Vec<Option<Page>>,
+    /// Slots in memory are newer than the file's.
+    stale: bool,
     /// Nothing was ever written: pages need not be read.
     fresh: bool,
 }
@@ -68,6 +76,8 @@ pub(crate) struct Index {
     entries_max: u32,
     disk: Arc<Disk>,
     files: Vec<IndexFile>,
+    /// When the newest file's slots were written last.
+    slots_at: Option<i64>,
 }
 
 impl Header {
@@ -126,6 +136,7 @@ impl Index {
             entries_max: entries_max.max(2),
             disk,
             files: Vec::new(),
+            slots_at: None,
         }
     }
 
@@ -176,6 +187,7 @@ impl Index {
                 written: header.index_count.min(self.entries_max as i32),
                 unwritten: Vec::new(),
                 pages: Vec::new(),
+                stale: false,
                 fresh: false,
             });
         }
@@ -362,6 +374,7 @@ impl Index {
                 .as_mut()
                 .expect("the page was loaded above");
             page.slots[slot as usize % PAGE_SLOTS] = number;
+            file.stale = true;
         }
         Ok(())
     }
@@ -398,6 +411,7 @@ impl Index {
             written: 1,
             unwritten: Vec::new(),
             pages: Vec::new(),
+            stale: false,
             fresh: true,
         });
         Ok(())
@@ -431,13 +445,16 @@ impl Index {
             .expect("the page was put there above"))
     }
 
-    /// Writes what is only in memory. Adds the files' paths to `dirty`.
-    pub fn write(&mut self, unsynced: &mut Unsynced) -> Result<()> {
+    /// Writes what is only in memory; of slots what is due, or all of them. What is to be synced is added to `unsynced`.
+    pub fn write(&mut self, all: bool, now_ms: i64, unsynced: &mut Unsynced) -> Result<()> {
+        let recent = |at: i64| (at..at + SLOTS_EVERY).contains(&now_ms);
+        let due = all || !self.slots_at.is_some_and(recent);
         let slots = self.slots as usize;
         let entries_at = HEADER + u64::from(self.slots) * 4;
         let newest = self.files.len().saturating_sub(1);
         for (which, file) in self.files.iter_mut().enumerate() {
-            if file.unwritten.is_empty() {
+            let slots_too = file.stale && (due || which < newest);
+            if file.unwritten.is_empty() && !slots_too {
                 if which < newest {
                     file.pages = Vec::new();
                 }
@@ -455,7 +472,8 @@ impl Index {
                 &file.unwritten,
                 entries_at + file.written as u64 * ENTRY,
             )?;
-            for (number, page) in file.pages.iter_mut().enumerate() {
+            let pages = if slots_too { &mut *file.pages } else { &mut [] };
+            for (number, page) in pages.iter_mut().enumerate() {
                 let Some(page) = page.as_mut().filter(|page| page.dirty) else {
                     continue;
                 };
@@ -477,14 +495,18 @@ impl Index {
             file.written = file.header.index_count;
             file.unwritten.clear();
             file.fresh = false;
+            file.stale &= !slots_too;
+        }
+        if due {
+            self.slots_at = Some(now_ms);
         }
         Ok(())
     }
 
-    /// Gives the slots' memory back while nothing is indexed.
+    /// Gives the memory of slots back that are in their file.
     pub fn cool(&mut self) {
         for file in &mut self.files {
-            if file.unwritten.is_empty() && !file.pages.is_empty() {
+            if file.unwritten.is_empty() && !file.stale {
                 file.pages = Vec::new();
                 file.unwritten = Vec::new();
             }
@@ -614,7 +636,7 @@ mod tests {
             };
             index.add(&[key], 1000).unwrap();
             if number == 25 {
-                index.write(&mut Unsynced::default()).unwrap();
+                index.write(false, 1000, &mut Unsynced::default()).unwrap();
             }
         }
         for position in 0..1500 {
@@ -624,5 +646,40 @@ mod tests {
                 below.copied().unwrap_or(-1)
             );
         }
+    }
+    #[test]
+    fn slots_are_written_each_minute_and_before_a_clean_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let disk = Arc::new(Disk::new(FileSystem::Real, 4));
+            Index::new(dir.path().join("index"), 16, 100, disk)
+        };
+        let mut index = open();
+        let mut add_and_write = |hash: i32, all: bool, now_ms: i64| {
+            let key = Key {
+                hash,
+                physical_offset: i64::from(hash) * 100,
+                store_timestamp: now_ms,
+            };
+            index.add(&[key], now_ms).unwrap();
+            index.write(all, now_ms, &mut Unsynced::default()).unwrap();
+            assert_eq!(index.find(hash, 9, 0, i64::MAX).unwrap().len(), 1);
+        };
+        let found_by_the_next = |hash: i32, clean: bool| {
+            let mut index = open();
+            (index.load(10_000, clean, &mut Unsynced::default())).unwrap();
+            index.find(hash, 9, 0, i64::MAX).unwrap()
+        };
+        add_and_write(1, false, 1000);
+        assert_eq!(found_by_the_next(1, true), [100]);
+        add_and_write(2, false, 60_999);
+        assert!(found_by_the_next(2, true).is_empty());
+        add_and_write(3, false, 61_000);
+        assert_eq!(found_by_the_next(3, true), [300]);
+        add_and_write(4, true, 62_000);
+        assert_eq!(found_by_the_next(4, true), [400]);
+        add_and_write(5, false, 63_000);
+        // An end that was not clean: slots are made from the entries.
+        assert_eq!(found_by_the_next(5, false), [500]);
     }
 }

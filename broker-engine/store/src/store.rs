@@ -63,6 +63,8 @@ pub struct CheckpointJob {
     /// Store time of the newest record before `position`.
     pub(crate) timestamp: i64,
     pub(crate) now_ms: i64,
+    /// Also what can wait.
+    pub(crate) all: bool,
 }
 
 impl Store {
@@ -298,7 +300,9 @@ impl CheckpointJob {
             let dir = store.options.root.join("index");
             let full = |error| store.no_room_or_io("writing the index", &dir, error);
             let mut index = index.map_err(full)?;
-            index.write(&mut progress.unsynced).map_err(full)?;
+            index
+                .write(self.all, self.now_ms, &mut progress.unsynced)
+                .map_err(full)?;
             index_timestamp = index.end_timestamp().min(self.timestamp);
             index_end = index.end_below(self.position).map_err(full)?;
         }

@@ -29,8 +29,10 @@ const KEYS_PENDING_MAX: usize = 1 << 20;
 const RAW_KEPT: usize = 256 << 10;
 /// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
 const RECENT: usize = 16;
-/// Quiet rounds of housekeeping after which caches are given back.
+/// Quiet rounds of housekeeping after which a checkpoint writes all that can wait.
 const QUIET_ROUNDS: u32 = 10;
+/// Quiet rounds after which caches are given back.
+const COOL_ROUNDS: u32 = QUIET_ROUNDS + 5;
 /// Commit log files deleted in one round at most, as in Java.
 const DELETE_MAX: usize = 10;
 
@@ -510,17 +512,23 @@ impl Writer {
         let position = self.store.log.end() - self.raw.len() as i64;
         let state = (position, self.slots.ends);
         let no_room = self.store.no_room.load(Ordering::Acquire);
-        if self.checkpointed == Some(state) && !no_room {
-            self.quiet += 1;
-            if self.quiet == QUIET_ROUNDS {
-                self.store.cool();
-            }
-            return None;
+        if self.checkpointed != Some(state) || no_room {
+            self.quiet = 0;
+            self.checkpointed = Some(state);
+            return Some(self.job(position, now_ms, false));
         }
-        self.quiet = 0;
-        self.checkpointed = Some(state);
+        self.quiet = self.quiet.saturating_add(1);
+        match self.quiet {
+            QUIET_ROUNDS => return Some(self.job(position, now_ms, true)),
+            COOL_ROUNDS => self.store.cool(),
+            _ => {}
+        }
+        None
+    }
+
+    fn job(&mut self, position: i64, now_ms: i64, all: bool) -> CheckpointJob {
         self.sequence += 1;
-        Some(CheckpointJob {
+        CheckpointJob {
             store: self.store.clone(),
             sequence: self.sequence,
             position,
@@ -528,7 +536,8 @@ impl Writer {
             queue_ends: self.slots.ends,
             timestamp: self.store_timestamp,
             now_ms,
-        })
+            all,
+        }
     }
 
     /// Looks how full the disk is. Called by the log's owner about each second.
@@ -558,10 +567,8 @@ impl Writer {
 
     /// Writes queues and index, syncs all and writes the checkpoint, here and now.
     pub fn housekeep(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        match self.checkpoint_job(now_ms) {
-            Some(job) => job.run(),
-            None => Ok(()),
-        }
+        self.job(self.log_end() - self.raw.len() as i64, now_ms, true)
+            .run()
     }
 
     /// Deletes what retention lets go (`fileReservedTime`, disk ratios; `at_delete_hour`: the `deleteWhen` hour has come). Returns files deleted.
@@ -648,7 +655,6 @@ impl Writer {
             (self.store.log.cut(end)).map_err(|error| self.store.fail(error))?;
             self.raw.clear();
         }
-        self.checkpointed = None;
         self.housekeep(now_ms)?;
         let abort = checkpoint::abort_path(&self.store.options.root);
         self.store
