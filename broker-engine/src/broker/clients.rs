@@ -55,8 +55,7 @@ impl Clients {
     pub fn expire(&self, now: Instant, silence: Duration) {
         let (silent, told) = self.registry.write().expire(now, silence);
         for connection in silent {
-            tracing::warn!(peer = %connection.peer(), ?silence, "a client sent no heartbeat; its connection is closed");
-            connection.close();
+            connection.close_for(format_args!("its client sent no heartbeat for {silence:?}"));
         }
         notify(told);
     }

@@ -181,8 +181,7 @@ impl Broker {
         let command = match frame.decode() {
             Ok(command) => command,
             Err(error) => {
-                tracing::warn!(peer = %connection.peer(), %error, "closing a connection whose header does not parse");
-                connection.close();
+                connection.close_for(error);
                 return;
             }
         };

@@ -125,8 +125,7 @@ impl Sends {
                 command = match frame.decode() {
                     Ok(command) => command,
                     Err(error) => {
-                        tracing::warn!(peer = %self.born_host, %error, "closing a connection whose header does not parse");
-                        self.connection.close();
+                        self.connection.close_for(error);
                         return;
                     }
                 };

@@ -101,8 +101,7 @@ impl Round for Answering {
             let request = match frame.decode() {
                 Ok(request) => request,
                 Err(error) => {
-                    tracing::warn!(peer = %connection.peer(), %error, "connection closed: a request's header does not parse");
-                    connection.close();
+                    connection.close_for(error);
                     return;
                 }
             };

@@ -1,8 +1,8 @@
 //! One TCP connection as others see it: its handle, and the table of our own requests that wait for an answer on it. Its other
 //! side, which reads and writes, is `link`.
 
-use super::CallError;
 use super::outbox::Outbox;
+use super::{CallError, complaints};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rocketmq_protocol::hot::{Head, Shapes};
@@ -132,8 +132,9 @@ impl Connection {
             Ok(Ok(frame)) => match frame.decode() {
                 Ok(answer) => Ok(answer),
                 Err(error) => {
-                    tracing::warn!(peer = address, code, %error, "answer does not parse; closing");
-                    self.close();
+                    self.close_for(format_args!(
+                        "the answer to request {code} does not parse: {error}"
+                    ));
                     Err(closed())
                 }
             },
@@ -166,6 +167,11 @@ impl Connection {
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.0.outbox.nudge();
+    }
+    /// Closes it for what came over it, and says so in the log.
+    pub fn close_for(&self, why: impl std::fmt::Display) {
+        complaints::tell(self.peer(), why);
+        self.close();
     }
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {

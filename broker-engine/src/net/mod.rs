@@ -5,6 +5,7 @@
 //! outbox and ringing its thread. Every bound is in [`Limits`]; a bad frame ends only its own connection. Names are resolved in-process (`names`).
 
 mod client;
+mod complaints;
 mod connection;
 mod link;
 mod names;

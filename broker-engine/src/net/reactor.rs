@@ -6,7 +6,7 @@
 
 use super::connection::Connection;
 use super::link::{End, Link, READ_MAX};
-use super::{Limits, Round, Service};
+use super::{Limits, Round, Service, complaints};
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 use rocketmq_protocol::Frame;
@@ -462,7 +462,7 @@ fn finish(link: Link, why: End) {
     drop(stream);
     connection.ended();
     if let End::Said(why) = why {
-        tracing::warn!(peer = %connection.peer(), "connection closed: {why}");
+        complaints::tell(connection.peer(), why);
     }
     let entered = runtime.enter();
     let told = catch_unwind(AssertUnwindSafe(|| service.on_close(&connection)));
