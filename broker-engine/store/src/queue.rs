@@ -14,8 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one entry: `i64 physical offset | i32 size | i64 tags code`.
 pub(crate) const ENTRY: u64 = 20;
-/// Entries kept in memory after they were written, for consumers that follow closely.
+/// Entries that a queue keeps in memory after they were written, for consumers that follow closely.
 const WARM_ENTRIES: usize = 256;
+/// The same of all queues that one checkpoint writes.
+const WARM_ENTRIES_OF_ALL: usize = 1 << 20;
+
+/// Entries that each of so many queues keeps after they were written.
+pub(crate) fn warm_entries(queues: usize) -> usize {
+    (WARM_ENTRIES_OF_ALL / queues.max(1)).min(WARM_ENTRIES)
+}
 /// Size of an entry that stands for no record: it fills a queue whose first record has a number beyond the file's first.
 const BLANK_SIZE: i32 = i32::MAX;
 
@@ -160,8 +167,8 @@ impl Queue {
         clean
     }
 
-    /// Writes what is in no file yet. What is to be synced is added to `unsynced`.
-    pub fn write(&self, dirs: &QueueDirs, unsynced: &mut Unsynced) -> Result<Wrote> {
+    /// Writes what is in no file yet, and keeps `warm` entries for readers. What is to be synced is added to `unsynced`.
+    pub fn write(&self, dirs: &QueueDirs, warm: usize, unsynced: &mut Unsynced) -> Result<Wrote> {
         let mut files = lock(&self.files);
         let (from, bytes) = {
             let tail = lock(&self.tail);
@@ -198,7 +205,7 @@ impl Queue {
             tail.written = at;
             more = tail.first + (tail.entries.len() as i64) > at;
             let spare = (tail.written - tail.first).min(tail.entries.len() as i64) as usize;
-            let surplus = spare.saturating_sub(WARM_ENTRIES);
+            let surplus = spare.saturating_sub(warm);
             tail.entries.drain(..surplus);
             tail.first += surplus as i64;
         }
@@ -501,7 +508,7 @@ mod tests {
             loop {
                 let last = done.load(Ordering::SeqCst);
                 if dirty.swap(false, Ordering::SeqCst) {
-                    let wrote = queue.write(&dirs, &mut Unsynced::default()).unwrap();
+                    let wrote = queue.write(&dirs, 8, &mut Unsynced::default()).unwrap();
                     if wrote.more {
                         dirty.store(true, Ordering::SeqCst);
                     }

@@ -6,7 +6,7 @@ use crate::commit_log::CommitLog;
 use crate::disk::{self, Disk, File, FileSystem, Unsynced};
 use crate::error::{StoreError, io_error};
 use crate::index::{Index, Key};
-use crate::queue::{Queue, QueueDirs};
+use crate::queue::{Queue, QueueDirs, warm_entries};
 use crate::queues::Queues;
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -167,8 +167,9 @@ impl Store {
         queues: &[Arc<Queue>],
         unsynced: &mut Unsynced,
     ) -> Result<(), StoreError> {
+        let warm = warm_entries(queues.len());
         for (done, queue) in queues.iter().enumerate() {
-            match queue.write(&self.queues.dirs, unsynced) {
+            match queue.write(&self.queues.dirs, warm, unsynced) {
                 Ok(wrote) => {
                     (self.entries_pending).fetch_sub(wrote.entries, Ordering::Relaxed);
                     if wrote.more {
