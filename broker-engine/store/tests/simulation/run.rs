@@ -361,9 +361,7 @@ impl Run {
             // covers and nothing else says. Nothing but a copy of it can tell; the run ends here.
             let mut header = false;
             walk(master, 0, self.model.file_size, |at, _, _| {
-                // Queue id, flag and queue offset; system flag to the prepared transaction's offset.
-                let unchecked = [at + 12..at + 28, at + 36..at + 84];
-                header |= unchecked.iter().any(|part| part.contains(&(other as i64)));
+                header |= (at + 36..at + 84).contains(&(other as i64));
                 Ok(())
             })?;
             let beyond = other as i64 >= self.model.acknowledged;
