@@ -647,6 +647,7 @@ mod tests {
             );
         }
     }
+
     #[test]
     fn slots_are_written_each_minute_and_before_a_clean_end() {
         let dir = tempfile::tempdir().unwrap();

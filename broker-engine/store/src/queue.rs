@@ -19,12 +19,13 @@ const WARM_ENTRIES: usize = 256;
 /// The same of all queues that one checkpoint writes.
 const WARM_ENTRIES_OF_ALL: usize = 1 << 20;
 
+/// Size of an entry that stands for no record: it fills a queue whose first record has a number beyond the file's first.
+const BLANK_SIZE: i32 = i32::MAX;
+
 /// Entries that each of so many queues keeps after they were written.
 pub(crate) fn warm_entries(queues: usize) -> usize {
     (WARM_ENTRIES_OF_ALL / queues.max(1)).min(WARM_ENTRIES)
 }
-/// Size of an entry that stands for no record: it fills a queue whose first record has a number beyond the file's first.
-const BLANK_SIZE: i32 = i32::MAX;
 
 /// Where and how a store keeps its queues.
 #[derive(Debug)]
