@@ -211,7 +211,7 @@ async fn a_pull_at_the_end_waits_for_a_message_of_its_tag_and_nothing_else() {
     let mut producer = Client::connect(running.address).await;
     let mut consumer = Client::connect(running.address).await;
     producer.call(send("T", "UNIQ_KEY=U0 TAGS=a", "0")).await;
-    let waiting = consumer.write(vec![pull("T", 0, 1, "b", 20_000)]).await;
+    let waiting = consumer.write_to_wait(pull("T", 0, 1, "b", 20_000)).await;
     producer
         .call(send("T", "UNIQ_KEY=U1 TAGS=a", "not for b"))
         .await;
@@ -219,7 +219,7 @@ async fn a_pull_at_the_end_waits_for_a_message_of_its_tag_and_nothing_else() {
         .call(send("T", "UNIQ_KEY=U2 TAGS=b", "for b"))
         .await;
     let answer = consumer.read().await;
-    assert_eq!(answer.opaque, waiting[0]);
+    assert_eq!(answer.opaque, waiting);
     check(
         &answer,
         &format!(

@@ -117,7 +117,7 @@ async fn a_group_reads_by_the_expression_of_its_heartbeat_and_waits_for_what_pas
         ),
         (20, 1)
     );
-    consumer.write(vec![by_heartbeat(1, 30_000)]).await;
+    consumer.write_to_wait(by_heartbeat(1, 30_000)).await;
     client.call(send("T", "n=2", "two")).await;
     assert_eq!(bodies(&consumer.read().await), ["two"]);
     broker.stop().await.unwrap();

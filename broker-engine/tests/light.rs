@@ -50,7 +50,9 @@ async fn a_message_stands_in_the_queues_it_names_and_still_does_after_the_queues
     let mut client = Client::connect(first.address).await;
     let mut reader = Client::connect(first.address).await;
     // Who waits at a light queue is woken by its first message.
-    reader.write(vec![pull("%LMQ%b", 0, 0, "*", 10_000)]).await;
+    reader
+        .write_to_wait(pull("%LMQ%b", 0, 0, "*", 10_000))
+        .await;
     for (body, queues) in [
         ("one", "%LMQ%a"),
         ("two", "%LMQ%a,%LMQ%b"),

@@ -252,7 +252,7 @@ async fn who_finds_nothing_waits_and_one_message_goes_to_one() {
         waiting.with("pollTime", 4000).with("bornTime", now_ms()),
     );
     let mut listener = Client::connect(broker.address).await;
-    listener.write(vec![notify]).await;
+    listener.write_to_wait(notify).await;
     let began = Instant::now();
     put(&mut producer, &["second"]).await;
     let (first, second) = tokio::join!(one.read(), two.read());
@@ -300,7 +300,7 @@ async fn in_order_a_queue_is_blocked_until_its_messages_are_acknowledged_or_visi
     assert_eq!(bodies(&got), ["a", "b", "c"]);
     let mut waiting = Client::connect(broker.address).await;
     waiting
-        .write(vec![in_order(pop(INVISIBLE_MS, 15_000), "try-3")])
+        .write_to_wait(in_order(pop(INVISIBLE_MS, 15_000), "try-3"))
         .await;
     assert_eq!(
         client.call(of(request::ACK_MESSAGE, &got[0])).await.code,

@@ -66,6 +66,16 @@ impl Client {
         opaques
     }
 
+    /// Writes a request that the broker is to keep waiting, and returns its opaque once it does: the requests of one
+    /// connection are taken in their order, so the answer to a later one tells that this one stands.
+    pub async fn write_to_wait(&mut self, request: Command) -> i32 {
+        let opaque = self.write(vec![request]).await[0];
+        let asked = ExtFields::new().with("topic", "T").with("queueId", 0);
+        self.call(Command::request(request::GET_MAX_OFFSET, asked))
+            .await;
+        opaque
+    }
+
     /// The next frame.
     pub async fn read(&mut self) -> Command {
         loop {
