@@ -4,7 +4,7 @@ use super::master::Rate;
 use crate::clock::now_ms;
 use crate::log::Log;
 use crate::net::{self, Partitions};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rocketmq_protocol::body::HAClientRuntimeInfo;
 use rocketmq_protocol::ha::{self, Bounds, TransferError};
@@ -228,6 +228,7 @@ impl Stream<'_> {
             file_size: self.reader.log_file_size() as i64,
         };
         let mut buffer = BytesMut::new();
+        let mut unfinished = Unfinished::default();
         let mut heard = Instant::now();
         loop {
             tokio::select! {
@@ -254,8 +255,9 @@ impl Stream<'_> {
                     self.following.rate.add(count, now);
                     while let Some((at, bytes)) = ha::cut(&mut buffer, &bounds)? {
                         let end = self.reader.log_end();
-                        if at != end && end != 0 {
-                            return Err(Ended::NotContiguous { got: at, end });
+                        let wanted = unfinished.end().unwrap_or(if end == 0 { at } else { end });
+                        if at != wanted {
+                            return Err(Ended::NotContiguous { got: at, end: wanted });
                         }
                         if !self.following.connected.send_replace(true) {
                             tracing::info!(master = address, from = at, "following the master");
@@ -263,7 +265,11 @@ impl Stream<'_> {
                         if bytes.is_empty() {
                             continue;
                         }
-                        let end = self.log.append_raw(at, bytes).await?;
+                        let (at, whole) = unfinished.add(at, bytes, bounds.file_size);
+                        if whole.is_empty() {
+                            continue;
+                        }
+                        let end = self.log.append_raw(at, whole).await?;
                         if !self.options.sync_flush {
                             reported = end;
                             reporter.report(reported).await?;
@@ -280,6 +286,40 @@ impl Stream<'_> {
                 }
             }
         }
+    }
+}
+
+/// What came of a record whose rest is still to come. The store takes whole records only.
+#[derive(Default)]
+struct Unfinished {
+    /// Where it begins in the log.
+    at: i64,
+    bytes: BytesMut,
+}
+
+impl Unfinished {
+    /// Where the next bytes must go on, if anything waits for them.
+    fn end(&self) -> Option<i64> {
+        (!self.bytes.is_empty()).then(|| self.at + self.bytes.len() as i64)
+    }
+
+    /// Adds what came at `at`; takes the whole records out, with their place.
+    fn add(&mut self, at: i64, came: Bytes, file_size: i64) -> (i64, Bytes) {
+        // What cannot be a record goes to the store as well, which says what is wrong with it.
+        let whole = |bytes: &[u8], at| {
+            rocketmq_store::whole_records(bytes, at, file_size).unwrap_or(bytes.len())
+        };
+        if self.bytes.is_empty() {
+            let len = whole(&came, at);
+            self.bytes.extend_from_slice(&came[len..]);
+            self.at = at + len as i64;
+            return (at, came.slice(..len));
+        }
+        self.bytes.extend_from_slice(&came);
+        let at = self.at;
+        let len = whole(&self.bytes, at);
+        self.at += len as i64;
+        (at, self.bytes.split_to(len).freeze())
     }
 }
 

@@ -415,3 +415,57 @@ async fn a_slave_appends_nothing_that_does_not_continue_its_log() {
     assert_eq!(again.read_i64().await.unwrap(), end);
     drop(follower);
 }
+
+#[tokio::test]
+async fn a_slave_keeps_whole_records_only_of_what_comes_in_pieces() {
+    let source = node(false, false);
+    while source.reader.log_end() < 3 * FILE as i64 {
+        append(&source, 1500, 0).await.unwrap();
+    }
+    let from = FILE as i64;
+    let end = source.reader.log_end();
+    let mut bytes = Vec::new();
+    while from + (bytes.len() as i64) < end {
+        let at = from + bytes.len() as i64;
+        bytes.extend_from_slice(&source.reader.log_bytes(at, 1 << 20).unwrap());
+    }
+    let slave = node(true, false);
+    let listener = crate::net::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let follower = following(&slave, &listener.local_addr().unwrap().to_string(), false);
+    let (mut master, _) = listener.accept().await.unwrap();
+    assert_eq!(master.read_i64().await.unwrap(), 0);
+    // Two records and a third of a header.
+    let two = 2 * record_len(&bytes);
+    for piece in bytes[..two + 27].chunks(700) {
+        write_frame(&mut master, from, &bytes, piece).await;
+    }
+    let whole = from + two as i64;
+    while master.read_i64().await.unwrap() != whole {}
+    drop(master);
+    let (mut master, _) = listener.accept().await.unwrap();
+    assert_eq!(master.read_i64().await.unwrap(), whole);
+    for piece in bytes[(whole - from) as usize..].chunks(333) {
+        write_frame(&mut master, from, &bytes, piece).await;
+    }
+    reaches(&slave, end).await;
+    assert_eq!(slave.reader.log_start(), from);
+    let mut at = from;
+    while at < end {
+        let there = slave.reader.log_bytes(at, 1 << 20).unwrap();
+        assert_eq!(there, bytes[(at - from) as usize..][..there.len()]);
+        at += there.len() as i64;
+    }
+    drop(follower);
+}
+
+fn record_len(bytes: &[u8]) -> usize {
+    i32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize
+}
+
+/// A transfer frame with a piece of `all`, which begins at `from`.
+async fn write_frame(master: &mut TcpStream, from: i64, all: &[u8], piece: &[u8]) {
+    let at = from + (piece.as_ptr() as usize - all.as_ptr() as usize) as i64;
+    master.write_i64(at).await.unwrap();
+    master.write_i32(piece.len() as i32).await.unwrap();
+    master.write_all(piece).await.unwrap();
+}

@@ -31,4 +31,4 @@ pub use error::StoreError;
 pub use options::StoreOptions;
 pub use reader::{ReadStatus, Reader};
 pub use store::CheckpointJob;
-pub use writer::{Arrival, Opened, Placed, Recovery, Syncer, Writer};
+pub use writer::{Arrival, Opened, Placed, Recovery, Syncer, Writer, whole_records};

@@ -2,6 +2,8 @@
 
 mod raw;
 
+pub use raw::whole_records;
+
 use crate::checkpoint;
 use crate::disk::{self, FileSystem, Lock};
 use crate::dispatch;
@@ -25,8 +27,6 @@ use std::time::{Duration, UNIX_EPOCH};
 const ENTRIES_PENDING_MAX: usize = 1 << 21;
 /// Keys (24 bytes each) waiting for the index beyond which the writer indexes them itself.
 const KEYS_PENDING_MAX: usize = 1 << 20;
-/// Room kept for a master's record that is not whole yet.
-const RAW_KEPT: usize = 256 << 10;
 /// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
 const RECENT: usize = 16;
 /// Quiet rounds of housekeeping after which a checkpoint writes all that can wait.
@@ -43,8 +43,6 @@ pub struct Writer {
     slots: Slots,
     /// What the next write carries. The batches' own buffers: readers close behind share them.
     pieces: Vec<Bytes>,
-    /// Bytes of a master's record that is not whole yet; they stand at the log's end.
-    raw: BytesMut,
     keys: Vec<Key>,
     key_hashes: Vec<i32>,
     arrivals: Vec<Arrival>,
@@ -164,7 +162,6 @@ impl Writer {
             store: store.clone(),
             slots: Slots::default(),
             pieces: Vec::new(),
-            raw: BytesMut::new(),
             keys: Vec::new(),
             key_hashes: Vec::new(),
             arrivals: Vec::new(),
@@ -225,10 +222,6 @@ impl Writer {
         now_ms: i64,
     ) -> Result<Vec<Placed>, StoreError> {
         self.store.check()?;
-        assert!(
-            self.raw.is_empty(),
-            "appending behind a torn record of a master's log"
-        );
         self.arrivals.clear();
         if self.store.no_room.load(Ordering::Acquire) {
             return Err(StoreError::DiskFull(
@@ -509,7 +502,7 @@ impl Writer {
     /// The next round of writing and syncing what was dispatched, to be run on a thread that may wait for the disk;
     /// `None` when nothing happened since the last. Called by the log's owner about each second, or less often when the last took long.
     pub fn checkpoint_job(&mut self, now_ms: i64) -> Option<CheckpointJob> {
-        let position = self.store.log.end() - self.raw.len() as i64;
+        let position = self.store.log.end();
         let state = (position, self.slots.ends);
         let no_room = self.store.no_room.load(Ordering::Acquire);
         if self.checkpointed != Some(state) || no_room {
@@ -567,8 +560,7 @@ impl Writer {
 
     /// Writes queues and index, syncs all and writes the checkpoint, here and now.
     pub fn housekeep(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        self.job(self.log_end() - self.raw.len() as i64, now_ms, true)
-            .run()
+        self.job(self.log_end(), now_ms, true).run()
     }
 
     /// Deletes what retention lets go (`fileReservedTime`, disk ratios; `at_delete_hour`: the `deleteWhen` hour has come). Returns files deleted.
@@ -648,13 +640,6 @@ impl Writer {
     /// Flushes all, writes the checkpoint, removes `abort`.
     pub fn close(mut self, now_ms: i64) -> Result<(), StoreError> {
         self.store.check()?;
-        if !self.raw.is_empty() {
-            // A part of a master's record: after a clean stop nothing at the end counts as torn.
-            let end = self.store.log.end() - self.raw.len() as i64;
-            self.store.log.publish(end);
-            (self.store.log.cut(end)).map_err(|error| self.store.fail(error))?;
-            self.raw.clear();
-        }
         self.housekeep(now_ms)?;
         let abort = checkpoint::abort_path(&self.store.options.root);
         self.store

@@ -1,19 +1,66 @@
 //! Records that come with their offsets: a master's bytes, and those that recovery reads.
 
-use super::{Arrival, Key, RAW_KEPT, Writer};
+use super::{Arrival, Key, Writer};
 use crate::disk;
 use crate::dispatch;
 use crate::error::{StoreError, io_error};
 use crate::lmq;
 use crate::reader::QueueEntry;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use rocketmq_protocol::record::{RecordError, Seen, View};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Length of the whole records and fillers that `bytes` begins with, which stand at `at` in a log of files of `file_size` bytes.
+/// What follows them is the beginning of the next one, or nothing that could be: that is an error once it comes first.
+pub fn whole_records(bytes: &[u8], at: i64, file_size: i64) -> Result<usize, StoreError> {
+    let mut whole = 0;
+    loop {
+        match first(&bytes[whole..], at + whole as i64, file_size) {
+            Ok(Some((_, len))) => whole += len,
+            Err(error) if whole == 0 => return Err(error),
+            Ok(None) | Err(_) => return Ok(whole),
+        }
+    }
+}
+
+/// The first record of `bytes` (none: a filler) and its length, if it is there as a whole.
+fn first(
+    bytes: &[u8],
+    at: i64,
+    file_size: i64,
+) -> Result<Option<(Option<View<'_>>, usize)>, StoreError> {
+    let left = file_size - at.rem_euclid(file_size);
+    let what = match View::look(bytes) {
+        Ok(Seen::Record(record)) if record.physical_offset() != at => {
+            format!("it says that it stands at {}", record.physical_offset())
+        }
+        Ok(Seen::Record(record)) if record.total_len() as i64 <= left => {
+            return Ok(Some((Some(record), record.total_len())));
+        }
+        Ok(Seen::Blank) => {
+            return Ok((bytes.len() as i64 >= left).then_some((None, left as usize)));
+        }
+        Err(RecordError::Truncated { announced, .. })
+            if announced as i64 <= left || bytes.len() < 8 =>
+        {
+            return Ok(None);
+        }
+        Ok(Seen::Record(_)) | Err(RecordError::Truncated { .. }) => {
+            format!("it is longer than the {left} bytes that its file has left")
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(StoreError::NotARecord { at, what })
+}
+
 impl Writer {
-    /// Appends a master's bytes at `at`, which must be this log's end (or a file's start for an empty log, as `ha.md` says),
-    /// and dispatches whole records to queues and index. Returns the new end.
+    /// Appends the whole records that a master's bytes begin with at `at`, which must be this log's end (or a file's start for
+    /// an empty log, as `ha.md` says), and dispatches them to queues and index. Returns the new end; the bytes behind it
+    /// are to come again, with more.
+    ///
+    /// A part of a record is never written: were its header's other part lost in a power cut, what is left could
+    /// look like a whole one. A sector on disk ends with a whole record, or with a piece of one that fills it.
     pub fn append_raw(&mut self, at: i64, bytes: &[u8], now_ms: i64) -> Result<i64, StoreError> {
         self.store.check()?;
         self.arrivals.clear();
@@ -24,57 +71,61 @@ impl Writer {
         }
         let size = self.store.log.file_size();
         let mut end = self.store.log.end();
-        if end == 0
-            && self.store.log.bases().is_empty()
-            && at > 0
-            && at % size == 0
-            && !bytes.is_empty()
-        {
+        let begins_later =
+            end == 0 && self.store.log.bases().is_empty() && at > 0 && at % size == 0;
+        if at != end && !begins_later {
+            return Err(StoreError::NotContiguous { got: at, end });
+        }
+        let whole = whole_records(bytes, at, size).map_err(|error| self.store.fail(error))?;
+        let mut rest = &bytes[..whole];
+        if rest.is_empty() {
+            return Ok(end);
+        }
+        if begins_later {
             self.make_file(at)?;
             self.store.log.set_flushed(at);
             self.store.log.publish(at);
             end = at;
         }
-        if at != end {
-            return Err(StoreError::NotContiguous { got: at, end });
-        }
         // All files first: a full disk then refuses the whole.
         let mut base = self.store.log.base_of(end);
-        while base < end + bytes.len() as i64 {
+        while base < end + whole as i64 {
             if !self.store.log.has_file(base) {
                 self.make_file(base)?;
             }
             base += size;
         }
-        let (before, raw_before) = (end, self.raw.len());
-        let mut rest = bytes;
         while !rest.is_empty() {
             let room = (size - end.rem_euclid(size)).min(rest.len() as i64) as usize;
+            // A copy: readers close behind share it, and should not keep a whole read buffer for it.
             self.pieces.push(Bytes::copy_from_slice(&rest[..room]));
             if let Err(error) = self.write(end) {
                 // The whole is refused, and will come again.
                 self.pieces.clear();
-                self.raw.truncate(raw_before);
-                self.store.log.forget_behind(before);
+                self.store.log.forget_behind(at);
                 let full = matches!(&error, StoreError::Io { source, .. } if disk::is_full(source));
                 if !full {
                     return Err(self.store.fail(error));
                 }
                 // What of it was written must not stand behind the end when the store is closed.
-                return Err(match self.store.log.cut(before) {
+                return Err(match self.store.log.cut(at) {
                     Ok(()) => StoreError::DiskFull(error.to_string()),
                     Err(error) => self.store.fail(error),
                 });
             }
-            self.raw.extend_from_slice(&rest[..room]);
             rest = &rest[room..];
             end += room as i64;
         }
-        let dispatched = self.dispatch_raw(end);
-        // The bytes are the master's: they stay, and replicate onwards, even if one of its records makes no sense to us.
+        let mut next = at;
+        while let Ok(Some((record, len))) = first(&bytes[(next - at) as usize..whole], next, size) {
+            if let Some(record) = record {
+                self.dispatch(&record, next, len);
+            }
+            next += len as i64;
+        }
         self.publish(end);
         self.relieve(now_ms)?;
-        dispatched.map(|()| end)
+        Ok(end)
     }
 
     fn make_file(&self, base: i64) -> Result<(), StoreError> {
@@ -82,51 +133,6 @@ impl Writer {
             StoreError::DiskFull(_) => error,
             other => self.store.fail(other),
         })
-    }
-
-    /// Dispatches the whole records at the start of `raw`, which ends at `end`.
-    fn dispatch_raw(&mut self, end: i64) -> Result<(), StoreError> {
-        let raw = std::mem::take(&mut self.raw);
-        let mut rest = &raw[..];
-        let mut result = Ok(());
-        while !rest.is_empty() {
-            let at = end - rest.len() as i64;
-            let left = self.store.log.file_size() - at.rem_euclid(self.store.log.file_size());
-            let used = match View::look(rest) {
-                Ok(Seen::Record(record)) => {
-                    let len = record.total_len();
-                    if record.physical_offset() != at {
-                        result = Err(StoreError::NotARecord {
-                            at,
-                            what: format!("it says that it stands at {}", record.physical_offset()),
-                        });
-                        break;
-                    }
-                    self.dispatch(&record, at, len);
-                    len
-                }
-                Ok(Seen::Blank) if rest.len() as i64 >= left => left as usize,
-                Ok(Seen::Blank) | Err(RecordError::Truncated { .. }) => break,
-                Err(error) => {
-                    result = Err(StoreError::NotARecord {
-                        at,
-                        what: error.to_string(),
-                    });
-                    break;
-                }
-            };
-            rest = &rest[used..];
-        }
-        let used = raw.len() - rest.len();
-        self.raw = raw;
-        self.raw.advance(used);
-        if self.raw.is_empty() && self.raw.capacity() > RAW_KEPT {
-            self.raw = BytesMut::new();
-        }
-        if let Err(error) = result {
-            return Err(self.store.fail(error));
-        }
-        Ok(())
     }
 
     /// Gives a whole record that stands in the log at `at` to its queue and the index.

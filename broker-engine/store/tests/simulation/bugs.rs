@@ -31,6 +31,7 @@ fn a_skipped_truncation_is_found() {
         5000,
         &[
             "records under the key",
+            "not its master's",
             "nobody asked for",
             "is not what was sent",
             "damage in the commit log",

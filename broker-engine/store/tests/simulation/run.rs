@@ -46,8 +46,6 @@ pub struct Counts {
     pub retained: u64,
     pub slaves: u64,
     pub rebuilt: u64,
-    /// Slaves with a header that lost a part.
-    pub headers: u64,
 }
 
 impl Counts {
@@ -75,7 +73,6 @@ impl Counts {
         for (to, from) in self.all().into_iter().zip(other.all()) {
             *to += *from;
         }
-        self.headers += other.headers;
     }
     pub fn met_all(&self) -> bool {
         self.clone().all().into_iter().all(|count| *count > 0)
@@ -190,9 +187,6 @@ impl Run {
     pub fn whole(mut self) -> Result<Counts, Failed> {
         for _ in 0..2 + self.random.below(3) {
             self.life()?;
-            if self.counts.headers > 0 {
-                return Ok(self.counts);
-            }
         }
         self.disk.make_room();
         self.disk.restart(Crash::Kill);
@@ -204,7 +198,6 @@ impl Run {
                 must!(closed.is_ok(), "closing: {closed:?}");
             }
             Err(Stop::Failed(why)) => return Err(why),
-            Err(Stop::Disk) if self.counts.headers > 0 => {}
             Err(Stop::Disk) => return Err("the disk failed unasked".into()),
         }
         Ok(self.counts)
@@ -265,7 +258,7 @@ impl Run {
             Ok(()) => self.counts.clean_stops += 1,
             Err(Stop::Failed(why)) => return Err(why),
             Err(Stop::Disk) => must!(
-                self.disk.is_off() || self.disk.failed() > failed || self.counts.headers > 0,
+                self.disk.is_off() || self.disk.failed() > failed,
                 "the store stopped unasked"
             ),
         }
@@ -338,40 +331,16 @@ impl Run {
         let (start, bytes) = published(reader)?;
         let end = start + bytes.len() as i64;
         must!(start == 0, "the slave's log begins at {start}");
-        let fed = &master[..self.model.floor as usize];
-        let mut records = 0;
-        let floor = walk(fed, 0, self.model.file_size, |at, _, len| {
-            records = at + len as i64;
-            Ok(())
-        })?;
-        // A filler that was fed in part does not count.
-        let floor = if floor > fed.len() as i64 {
-            records
-        } else {
-            floor
-        };
-        // What was fed of a record that is not whole goes.
         must!(
-            end >= floor.min(self.model.floor),
-            "lost: the slave's log ends at {end}, it must reach {floor}"
+            end >= self.model.floor,
+            "lost: the slave's log ends at {end}, it must reach {}",
+            self.model.floor
         );
         let other = bytes.iter().zip(master).position(|(a, b)| a != b);
-        if let Some(other) = other {
-            // A record that came in pieces, of which a power cut kept the first, may lack a part of its header that no checksum
-            // covers and nothing else says. Nothing but a copy of it can tell; the run ends here.
-            let mut header = false;
-            walk(master, 0, self.model.file_size, |at, _, _| {
-                header |= (at + 36..at + 84).contains(&(other as i64));
-                Ok(())
-            })?;
-            let beyond = other as i64 >= self.model.acknowledged;
-            must!(
-                header && beyond,
-                "the slave's bytes are not its master's at {other}"
-            );
-            self.counts.headers += 1;
-            return Err(Stop::Disk);
-        }
+        must!(
+            other.is_none(),
+            "the slave's bytes are not its master's at {other:?}"
+        );
         self.model.image = bytes;
         self.model.floor = end;
         self.model.acknowledged = self.model.acknowledged.min(end);
@@ -615,12 +584,21 @@ impl Run {
         self.say(|| format!("fed {len} bytes at {at}: {answer:?}"));
         match answer {
             Ok(end) => {
+                let mut whole = at;
+                let fed = &master[..at as usize + len];
+                walk(fed, at, self.model.file_size, |at, _, len| {
+                    whole = at + len as i64;
+                    Ok(())
+                })?;
+                // A filler that came as a whole stands behind the last record, at its file's end.
+                let filled = end % self.model.file_size == 0 && end <= at + len as i64;
                 must!(
-                    end == at + len as i64,
-                    "fed up to {}, the end is {end}",
-                    at + len as i64
+                    end == whole || filled && end > whole,
+                    "fed {len} bytes at {at} with whole records to {whole}, the end is {end}"
                 );
-                self.model.image.extend_from_slice(bytes);
+                self.model
+                    .image
+                    .extend_from_slice(&master[at as usize..end as usize]);
                 self.model.floor = end;
                 Ok(())
             }
