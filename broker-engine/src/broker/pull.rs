@@ -293,6 +293,7 @@ impl Broker {
                 min_offset: min,
                 max_offset: max,
                 spans: Vec::new(),
+                of_files: 0,
                 count: 0,
                 far_behind: false,
             };
@@ -393,7 +394,7 @@ impl Broker {
             group_sys_flag: group.group_sys_flag,
         }
         .encode_head(body, &mut out);
-        connection.send_parts(out.freeze(), read.spans);
+        connection.send_parts(out.freeze(), read.spans, read.of_files);
         Ok(())
     }
 
@@ -528,7 +529,7 @@ impl Broker {
             _ => PULL_BYTES_MAX,
         };
         (self.store)
-            .read_queue(
+            .read_queue_to_send(
                 &head.topic,
                 head.queue_id,
                 head.queue_offset,

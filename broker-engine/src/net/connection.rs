@@ -1,7 +1,7 @@
 //! One TCP connection as others see it: its handle, and the table of our own requests that wait for an answer on it. Its other
 //! side, which reads and writes, is `link`.
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Part};
 use super::{CallError, complaints};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -71,11 +71,18 @@ impl Connection {
     }
     /// Queues an encoded frame or several; one write carries all that is ready.
     pub fn send(&self, frames: Bytes) {
-        self.0.outbox.push([frames]);
+        self.0.outbox.push([Part::from(frames)]);
     }
-    /// Queues an answer's head and its body parts as one unit, without copying the parts.
-    pub fn send_parts(&self, head: Bytes, parts: Vec<Bytes>) {
-        self.0.outbox.push(std::iter::once(head).chain(parts));
+    /// Queues an answer's head and its body parts as one unit, without copying the parts. The first `own` of them keep nothing
+    /// else in memory: they are not copied either when the peer reads slowly.
+    pub fn send_parts(&self, head: Bytes, parts: Vec<Bytes>, own: usize) {
+        let parts = (parts.into_iter().enumerate()).map(|(at, bytes)| Part {
+            bytes,
+            own: at < own,
+        });
+        self.0
+            .outbox
+            .push(std::iter::once(Part::from(head)).chain(parts));
     }
     /// Encodes and queues a command.
     pub fn reply(&self, command: &Command) {

@@ -12,6 +12,20 @@ const SMALL: usize = 4 << 10;
 /// Parts one `writev` carries; Linux allows 1024, the gain is gone long before.
 const SLICES: usize = 64;
 
+/// Bytes to be written.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub bytes: Bytes,
+    /// They share no buffer with others' answers.
+    pub own: bool,
+}
+
+impl From<Bytes> for Part {
+    fn from(bytes: Bytes) -> Part {
+        Part { bytes, own: false }
+    }
+}
+
 /// The shared side.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -22,7 +36,7 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    parts: VecDeque<Bytes>,
+    parts: VecDeque<Part>,
     bytes: usize,
     /// The reactor looks here soon: nobody needs to tell it.
     told: bool,
@@ -32,14 +46,14 @@ struct Queue {
 
 impl Outbox {
     /// Adds parts that must stay together.
-    pub(super) fn push(&self, parts: impl IntoIterator<Item = Bytes>) {
+    pub(super) fn push(&self, parts: impl IntoIterator<Item = Part>) {
         let mut queue = self.queue.lock();
         if queue.closed {
             return;
         }
         for part in parts {
-            if !part.is_empty() {
-                queue.bytes += part.len();
+            if !part.bytes.is_empty() {
+                queue.bytes += part.bytes.len();
                 queue.parts.push_back(part);
             }
         }
@@ -87,10 +101,10 @@ impl Outbox {
 /// The reactor's side: what is being written.
 #[derive(Debug, Default)]
 pub(super) struct Writing {
-    parts: VecDeque<Bytes>,
+    parts: VecDeque<Part>,
     bytes: usize,
-    /// So many of the first parts are buffers of their own.
-    owned: usize,
+    /// So many of the first parts have been looked at: what was small of them is a buffer of its own.
+    parted: usize,
 }
 
 impl Writing {
@@ -106,7 +120,7 @@ impl Writing {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         for (slice, part) in slices.iter_mut().zip(&self.parts) {
-            *slice = IoSlice::new(part);
+            *slice = IoSlice::new(&part.bytes);
             count += 1;
         }
         (slices, count)
@@ -114,18 +128,18 @@ impl Writing {
     /// The socket takes no more for now: a small part must not keep the buffer that it shares with others' answers in memory until
     /// its peer reads.
     pub(super) fn part_from_others(&mut self) {
-        for part in self.parts.iter_mut().skip(self.owned) {
-            if part.len() <= SMALL {
-                *part = Bytes::copy_from_slice(part);
+        for part in self.parts.iter_mut().skip(self.parted) {
+            if !part.own && part.bytes.len() <= SMALL {
+                part.bytes = Bytes::copy_from_slice(&part.bytes);
             }
         }
-        self.owned = self.parts.len();
+        self.parted = self.parts.len();
     }
     /// The socket took `count` bytes.
     pub(super) fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while count > 0 {
-            let Some(first) = self.parts.front_mut() else {
+            let Some(Part { bytes: first, .. }) = self.parts.front_mut() else {
                 return;
             };
             if count < first.len() {
@@ -134,7 +148,7 @@ impl Writing {
             }
             count -= first.len();
             self.parts.pop_front();
-            self.owned = self.owned.saturating_sub(1);
+            self.parted = self.parted.saturating_sub(1);
         }
         // A burst's ring of parts is not kept for an idle connection's life.
         if self.parts.is_empty() && self.parts.capacity() > SLICES {
@@ -152,12 +166,12 @@ mod tests {
         let outbox = Outbox::default();
         let mut writing = Writing::default();
         outbox.push([
-            Bytes::from_static(b"ab"),
-            Bytes::from_static(b""),
-            Bytes::from_static(b"cde"),
+            Bytes::from_static(b"ab").into(),
+            Bytes::from_static(b"").into(),
+            Bytes::from_static(b"cde").into(),
         ]);
         outbox.take(&mut writing);
-        outbox.push([Bytes::from_static(b"f")]);
+        outbox.push([Bytes::from_static(b"f").into()]);
         writing.advance(3);
         outbox.take(&mut writing);
         let (slices, count) = writing.slices();
@@ -171,9 +185,9 @@ mod tests {
     #[test]
     fn a_closed_outbox_takes_nothing() {
         let outbox = Outbox::default();
-        outbox.push([Bytes::from_static(b"ab")]);
+        outbox.push([Bytes::from_static(b"ab").into()]);
         outbox.close();
-        outbox.push([Bytes::from_static(b"cd")]);
+        outbox.push([Bytes::from_static(b"cd").into()]);
         let mut writing = Writing::default();
         outbox.take(&mut writing);
         assert!(writing.is_empty());

@@ -289,7 +289,7 @@ impl Feed {
         loop {
             // Marked as seen before the log is read: what is appended afterwards wakes the wait below.
             positions.borrow_and_update();
-            let bytes = match self.reader.log_bytes(at, READ_MAX) {
+            let bytes = match self.reader.log_bytes_to_send(at, READ_MAX) {
                 Ok(bytes) => bytes,
                 Err(_) if at < self.reader.log_start() => {
                     return Ended::TooFarBehind {

@@ -3,6 +3,7 @@
 
 use crate::disk::{self, Disk, File};
 use crate::error::{StoreError, io_error};
+use crate::recent::RecentFiles;
 use bytes::{Buf, Bytes};
 use rocketmq_protocol::record::{RecordError, View};
 use std::collections::VecDeque;
@@ -18,8 +19,6 @@ const TAIL_BYTES: usize = 2 << 20;
 const LOOKED_AT: usize = 64 << 10;
 /// Bytes written again at once.
 const WRITTEN_AGAIN: i64 = 4 << 20;
-/// Files that reads and writes find without their names.
-const RECENT_FILES: usize = 4;
 /// A read joins records that lie at most this far apart: copying the gap costs less than another system call.
 const JOIN_GAP: i64 = 2 << 10;
 
@@ -37,8 +36,7 @@ pub(crate) struct CommitLog {
     /// What lies before was written by an earlier process, and is looked at before it is given to anyone.
     found: AtomicI64,
     tail: Mutex<Tail>,
-    /// First offsets of files in use, and the files: putting a name together costs more than a read that it is for.
-    recent: Mutex<VecDeque<(i64, Arc<File>)>>,
+    recent: RecentFiles,
     /// Held while a file is made, or files behind the end are deleted.
     making: Mutex<()>,
 }
@@ -48,6 +46,15 @@ pub(crate) struct CommitLog {
 struct Tail {
     blocks: VecDeque<(i64, Bytes)>,
     bytes: usize,
+}
+
+/// Records that were read.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub count: usize,
+    pub spans: Vec<Bytes>,
+    /// The first so many spans are from files, the others from blocks in memory.
+    pub of_files: usize,
 }
 
 impl CommitLog {
@@ -62,7 +69,7 @@ impl CommitLog {
             flushed: AtomicI64::new(0),
             found: AtomicI64::new(0),
             tail: Mutex::default(),
-            recent: Mutex::default(),
+            recent: RecentFiles::default(),
             making: Mutex::default(),
         }
     }
@@ -160,23 +167,7 @@ impl CommitLog {
         matches!((bases.front(), bases.back()), (Some(first), Some(last)) if base >= *first && base <= *last)
     }
     pub fn open(&self, base: i64) -> Result<Arc<File>> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, file)) = recent.iter().find(|(known, _)| *known == base) {
-            return Ok(file.clone());
-        }
-        let file = self.disk.open(&self.path(base))?;
-        if recent.len() >= RECENT_FILES {
-            recent.pop_front();
-        }
-        recent.push_back((base, file.clone()));
-        Ok(file)
-    }
-    /// Files went, or others have their names now.
-    fn forget_files(&self) {
-        self.recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.recent.open(base, &self.disk, || self.path(base))
     }
 
     /// Makes the file that begins at `base`, its blocks reserved.
@@ -245,7 +236,7 @@ impl CommitLog {
         self.disk
             .remove(&path)
             .map_err(io_error("deleting", &path))?;
-        self.forget_files();
+        self.recent.forget();
         // Before the next one goes: a crash must not show a gap.
         (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))
     }
@@ -263,7 +254,7 @@ impl CommitLog {
             self.disk
                 .remove(&path)
                 .map_err(io_error("deleting the file behind the end", &path))?;
-            self.forget_files();
+            self.recent.forget();
             bases.pop_back();
             // Before the next one goes: a crash must not show a gap.
             (self.disk.fs.sync_dir(&self.dir)).map_err(io_error("syncing directory", &self.dir))?;
@@ -340,6 +331,7 @@ impl CommitLog {
 
     /// Gives the memory back when nothing was written for a while.
     pub fn forget_tail(&self) {
+        self.recent.unmap();
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Tail::default();
     }
 
@@ -390,6 +382,21 @@ impl CommitLog {
         self.read_file(from, len)
     }
 
+    /// As `read`, for bytes that the caller writes elsewhere unseen.
+    pub fn read_to_send(&self, from: i64, len: usize) -> Result<Option<Bytes>> {
+        if from < self.start() || from > self.end() - len as i64 {
+            return Ok(None);
+        }
+        let base = self.base_of(from);
+        match self.recent.mapped(base, self.file_size as usize) {
+            Some(file) if from - base + len as i64 <= self.file_size() => {
+                let at = (from - base) as usize;
+                Ok(Some(file.slice(at..at + len)))
+            }
+            _ => self.read(from, len),
+        }
+    }
+
     fn read_file(&self, from: i64, len: usize) -> Result<Option<Bytes>> {
         let base = self.base_of(from);
         if from + len as i64 > base + self.file_size() {
@@ -414,21 +421,22 @@ impl CommitLog {
         Ok(Some(Bytes::from(bytes)))
     }
 
-    /// Adds the bytes of records to `spans`, in order and with neighbours joined. `wanted` are (offset, length), ascending.
-    /// Returns how many of them were read; it stops at the first that is no longer (or not yet) there. Those that an earlier
-    /// process wrote must be whole, and `right` for whoever wants them, by their number; the first that is not is an error.
+    /// Reads records, in order and with neighbours joined. `wanted` are (offset, length), ascending. It stops at the first that
+    /// is no longer (or not yet) there. Those that an earlier process wrote must be whole, and `right` for whoever wants
+    /// them, by their number; the first that is not is an error. `to_send`: the caller writes them elsewhere unseen.
     pub fn read_records(
         &self,
         wanted: &[(i64, i32)],
         right: &dyn Fn(usize, &View<'_>) -> bool,
-        spans: &mut Vec<Bytes>,
-    ) -> Result<usize> {
+        to_send: bool,
+    ) -> Result<Records> {
         let (start, end) = (self.start(), self.end());
-        let mut done = 0;
-        while done < wanted.len() {
+        let mut records = Records::default();
+        while records.count < wanted.len() {
+            let done = records.count;
             let (from, len) = wanted[done];
             if from < start || len <= 0 || from > end - i64::from(len) {
-                return Ok(done);
+                return Ok(records);
             }
             let last_in_file = self.base_of(from) + self.file_size();
             let mut to = from + i64::from(len);
@@ -442,58 +450,71 @@ impl CommitLog {
                 to = next + i64::from(*len);
                 joined += 1;
             }
-            self.read_run(&wanted[done..joined], from, to, right, spans, &mut done)?;
-            if done < joined {
-                return Ok(done);
+            self.read_run(&wanted[done..joined], to, right, to_send, &mut records)?;
+            if records.count < joined {
+                return Ok(records);
             }
         }
-        Ok(done)
+        Ok(records)
     }
 
-    /// Reads one run of records lying close together in one file.
+    /// Reads one run of records lying close together in one file, which ends at `to`.
     fn read_run(
         &self,
         run: &[(i64, i32)],
-        from: i64,
         to: i64,
         right: &dyn Fn(usize, &View<'_>) -> bool,
-        spans: &mut Vec<Bytes>,
-        done: &mut usize,
+        to_send: bool,
+        records: &mut Records,
     ) -> Result<()> {
-        let before = spans.len();
+        let from = run[0].0;
+        let before = records.spans.len();
         let mut from_tail = 0;
         for (at, len) in contiguous(run) {
-            if !self.read_tail(at, len as usize, spans) {
+            if !self.read_tail(at, len as usize, &mut records.spans) {
                 break;
             }
             from_tail += 1;
         }
         if from_tail == contiguous(run).count() {
-            *done += run.len();
+            records.count += run.len();
             return Ok(());
         }
-        spans.truncate(before);
-        let Some(window) = self.read_file(from, (to - from) as usize)? else {
-            return Ok(());
+        records.spans.truncate(before);
+        let found = from < self.found.load(Ordering::Acquire);
+        let base = self.base_of(from);
+        let mapped = if to_send && !found {
+            self.recent.mapped(base, self.file_size as usize)
+        } else {
+            None
         };
+        let (window, begins) = match mapped {
+            Some(file) => (file, base),
+            None => match self.read_file(from, (to - from) as usize)? {
+                Some(window) => (window, from),
+                None => return Ok(()),
+            },
+        };
+        let stretch = |at: i64, len: i64| (at - begins) as usize..(at - begins + len) as usize;
         let mut good = run;
-        if from < self.found.load(Ordering::Acquire) {
+        if found {
             let whole = |(number, (at, len)): (usize, &(i64, i32))| {
-                let skip = (at - from) as usize;
-                let bytes = &window[skip..skip + *len as usize];
-                check(bytes, *at).is_ok_and(|record| right(*done + number, &record))
+                check(&window[stretch(*at, i64::from(*len))], *at)
+                    .is_ok_and(|record| right(records.count + number, &record))
             };
             let bad = run.iter().enumerate().position(|one| !whole(one));
             good = &run[..bad.unwrap_or(run.len())];
-            if good.is_empty() && *done == 0 {
+            if good.is_empty() && records.count == 0 {
                 return Err(damaged(from));
             }
         }
         for (at, len) in contiguous(good) {
-            let skip = (at - from) as usize;
-            spans.push(window.slice(skip..skip + len as usize));
+            records.spans.push(window.slice(stretch(at, len)));
         }
-        *done += good.len();
+        records.count += good.len();
+        if records.of_files == before {
+            records.of_files = records.spans.len();
+        }
         Ok(())
     }
 

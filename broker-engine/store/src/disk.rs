@@ -1,7 +1,8 @@
 //! The only place that touches files, so that a simulated disk can stand in its place: [`FileSystem`] and [`File`] are the
-//! calls, one by one; all that is made of several calls stands here, above them, and is the same on both. `read_at`/`write_at`,
-//! no maps: a full disk is an error, not a signal.
+//! calls, one by one; all that is made of several calls stands here, above them, and is the same on both. `read_at`/`write_at`
+//! rather than maps: a full or broken disk is an error, not a signal. What is only passed on may be mapped.
 
+mod map;
 mod real;
 #[cfg(feature = "simulation")]
 pub mod simulated;
@@ -433,6 +434,11 @@ pub(crate) fn write_all_at(file: &File, pieces: &[Bytes], mut at: u64) -> Result
         done += written;
     }
     Ok(())
+}
+
+/// A file's first `len` bytes, to be passed on unseen; nothing where files cannot be mapped, as on the simulated disk.
+pub(crate) fn map(file: &File, len: usize) -> Option<Bytes> {
+    on_file!(file, file => map::map(file, len), _handle => None)
 }
 
 /// Data and the size that reading it needs are on disk when this returns.

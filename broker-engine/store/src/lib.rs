@@ -16,6 +16,7 @@ pub mod options;
 mod queue;
 mod queues;
 pub mod reader;
+mod recent;
 mod recovery;
 mod slots;
 mod store;

@@ -1,6 +1,6 @@
 //! Reading what is published. Cheap to clone, usable from any thread.
 
-use crate::commit_log::damaged;
+use crate::commit_log::{CommitLog, damaged};
 use crate::dispatch;
 use crate::queue::Queue;
 use crate::store::Store;
@@ -52,6 +52,8 @@ pub struct QueueRead {
     pub max_offset: i64,
     /// Whole records, in queue order; neighbours in the log are joined in one span.
     pub spans: Vec<Bytes>,
+    /// The first so many spans are bytes of files; the others share larger blocks in memory with other records.
+    pub of_files: usize,
     /// Records in `spans`.
     pub count: usize,
     /// Whether the log's end is further ahead than `in_memory_span`: a slave should be read from.
@@ -106,12 +108,41 @@ impl Reader {
         max_bytes: usize,
         matches: &mut dyn FnMut(&QueueEntry) -> Result<bool>,
     ) -> Result<QueueRead> {
+        let limits = (max_count, max_bytes);
+        self.read_for(topic, queue_id, from, limits, false, matches)
+    }
+
+    /// As [`Reader::read_queue`], for records that the caller writes to a socket without looking at them: their bytes may be a
+    /// file's pages, and the disk's failure to read one then is the write's (`EFAULT`). Whoever looks risks a signal.
+    pub fn read_queue_to_send(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        from: i64,
+        max_count: usize,
+        max_bytes: usize,
+        matches: &mut dyn FnMut(&QueueEntry) -> Result<bool>,
+    ) -> Result<QueueRead> {
+        let limits = (max_count, max_bytes);
+        self.read_for(topic, queue_id, from, limits, true, matches)
+    }
+
+    fn read_for(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        from: i64,
+        (max_count, max_bytes): (usize, usize),
+        to_send: bool,
+        matches: &mut dyn FnMut(&QueueEntry) -> Result<bool>,
+    ) -> Result<QueueRead> {
         let mut read = QueueRead {
             status: ReadStatus::NoMatchedLogicQueue,
             next_offset: 0,
             min_offset: 0,
             max_offset: 0,
             spans: Vec::new(),
+            of_files: 0,
             count: 0,
             far_behind: false,
         };
@@ -130,8 +161,8 @@ impl Reader {
             self.fill(
                 &queue,
                 from,
-                max_count.max(1),
-                max_bytes.max(100),
+                (max_count.max(1), max_bytes.max(100)),
+                to_send,
                 matches,
                 &mut read,
             )?;
@@ -143,8 +174,8 @@ impl Reader {
         &self,
         queue: &Queue,
         from: i64,
-        max_count: usize,
-        max_bytes: usize,
+        (max_count, max_bytes): (usize, usize),
+        to_send: bool,
         matches: &mut dyn FnMut(&QueueEntry) -> Result<bool>,
         read: &mut QueueRead,
     ) -> Result<()> {
@@ -236,7 +267,8 @@ impl Reader {
                     && record.queue_id() == queue.queue_id
                     && record.queue_offset() == numbers[which]
         };
-        read.count = (self.store.log).read_records(&wanted, &right, &mut read.spans)?;
+        let records = (self.store.log).read_records(&wanted, &right, to_send)?;
+        (read.count, read.spans, read.of_files) = (records.count, records.spans, records.of_files);
         if read.count > 0 {
             read.status = ReadStatus::Found;
             if read.count < wanted.len() {
@@ -456,15 +488,29 @@ impl Reader {
         (self.store.log).read_record(entry.physical_offset, entry.size.max(0) as usize)
     }
 
-    /// Raw log bytes from an offset on for replication: never past the published end nor a file's end; empty at the end.
+    /// Raw log bytes from an offset on: never past the published end nor a file's end; empty at the end.
     pub fn log_bytes(&self, from: i64, max: usize) -> Result<Bytes> {
+        self.log_bytes_by(from, max, CommitLog::read)
+    }
+
+    /// As [`Reader::log_bytes`], for bytes that the caller writes to a socket unseen (see [`Reader::read_queue_to_send`]).
+    pub fn log_bytes_to_send(&self, from: i64, max: usize) -> Result<Bytes> {
+        self.log_bytes_by(from, max, CommitLog::read_to_send)
+    }
+
+    fn log_bytes_by(
+        &self,
+        from: i64,
+        max: usize,
+        read: impl Fn(&CommitLog, i64, usize) -> Result<Option<Bytes>>,
+    ) -> Result<Bytes> {
         let log = &self.store.log;
         let file_end = log.base_of(from) + log.file_size();
         let len = (log.end().min(file_end) - from).clamp(0, max as i64) as usize;
         if len == 0 {
             return Ok(Bytes::new());
         }
-        log.read(from, len)?.ok_or_else(|| {
+        read(log, from, len)?.ok_or_else(|| {
             Error::other(format!(
                 "reading the log at {from}: it begins at {} and ends at {}",
                 log.start(),
