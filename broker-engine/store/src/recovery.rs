@@ -29,6 +29,10 @@ pub(crate) fn run(writer: &mut Writer, now_ms: i64) -> Result<Recovery, StoreErr
     let abort = checkpoint::abort_path(root);
     let clean = !(store.fs().exists(&abort)).map_err(io_error("looking for", &abort))?;
     let saved = checkpoint::read(store.fs(), root)?;
+    if !clean {
+        // It may stand in the page cache alone. An older one on disk would vouch, after a power cut, for what is removed below.
+        store.save_checkpoint(saved)?;
+    }
     (store.log).load(saved.mark.map_or(0, |mark| mark.synced))?;
     let bases = store.log.bases();
     if bases.is_empty() {

@@ -247,7 +247,8 @@ impl Store {
         })
     }
 
-    fn save_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+    /// The checkpoint is on disk when this returns.
+    pub fn save_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let path = checkpoint::path(&self.options.root);
         checkpoint::write(&self.progress().file, checkpoint).map_err(io_error("writing", &path))
     }

@@ -5,6 +5,7 @@ use crate::given::{Sent, batch};
 use crate::model::{check_sent, hosts, published};
 use crate::run::{ROOT, options};
 use crate::side::sent;
+use rocketmq_protocol::properties;
 use rocketmq_protocol::record::View;
 use rocketmq_store::simulated::{Call, Crash, Failure, Habits, Random, SimulatedDisk};
 use rocketmq_store::{FileSystem, Reader, StoreError, StoreOptions, Writer, table};
@@ -390,6 +391,72 @@ fn a_sync_that_fails_while_a_store_opens_is_remembered_by_the_next_start() {
         life.disk.restart(Crash::PowerCut);
         let (_writer, reader) = life.open().unwrap_or_else(|_| panic!()).unwrap();
         assert!(published(&reader).unwrap() == synced, "sync {nth}: lost");
+    }
+}
+
+#[test]
+fn a_power_cut_brings_no_checkpoint_back_that_an_earlier_start_gave_up() {
+    let first = |life: &mut Life| {
+        let (mut writer, _) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        let messages: Vec<Sent> = (0..30)
+            .map(|n| sent(n, &mut Random::new(u64::from(n))))
+            .collect();
+        for few in messages.chunks(3) {
+            life.append(&mut writer, few).unwrap_or_else(|_| panic!());
+        }
+        writer.housekeep(NOW).unwrap();
+        drop(writer);
+        life.disk.restart(Crash::Kill);
+        // The start after this finds that the queues are not what the checkpoint says.
+        let queue = (life.disk.files().into_iter())
+            .find(|(path, _)| path.starts_with(Path::new(ROOT).join("consumequeue")))
+            .unwrap();
+        life.disk.wipe(&queue.0);
+        messages
+    };
+    // At each call of a start, and with several of the orders in which a disk may keep and lose what is not synced.
+    let again = |nth: u64, seed: u64| {
+        let mut life = Life::new(After::Stop, true);
+        life.options.index_entries = 60;
+        life.disk = SimulatedDisk::new(seed, Habits::default());
+        life.disk.set_now(NOW);
+        let messages = first(&mut life);
+        life.disk.crash_in(nth);
+        let opened = Writer::open_on(life.fs(), life.options.clone(), NOW);
+        if opened.is_ok() && !life.disk.is_off() {
+            return false;
+        }
+        drop(opened);
+        life.disk.restart(Crash::Kill);
+        let find = |reader: &Reader, number: usize| {
+            let one = &messages[number];
+            let key = properties::get(&one.properties, "UNIQ_KEY").unwrap();
+            let hits = reader.query(&one.topic, key, 8, 0, i64::MAX).unwrap();
+            hits.records.len()
+        };
+        let (writer, reader) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        // This makes the index's files.
+        assert_eq!(find(&reader, 0), 1);
+        drop((writer, reader));
+        // What is removed and made is as this says; the disk may keep some of it and lose some.
+        let checkpoint = Path::new(ROOT).join("checkpoint");
+        let gone_by = life.disk.peek(&checkpoint, 0, 512);
+        life.disk.restart(Crash::PowerCut);
+        let left = life.disk.peek(&checkpoint, 0, 512);
+        assert!(left == gone_by, "call {nth}, disk {seed}: an older one");
+        let (_writer, reader) = life.open().unwrap_or_else(|_| panic!()).unwrap();
+        for number in 0..messages.len() {
+            assert_eq!(
+                find(&reader, number),
+                1,
+                "call {nth}, disk {seed}: {number}"
+            );
+        }
+        true
+    };
+    for seed in 0..40 {
+        let calls = (1..).take_while(|nth| again(*nth, seed)).count();
+        assert!(calls > 20, "a start makes {calls} calls");
     }
 }
 
