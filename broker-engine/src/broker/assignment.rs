@@ -168,7 +168,7 @@ impl Broker {
         } else {
             let members = self.clients.consumers(&asked.consumer_group);
             let mut members: Vec<Arc<str>> =
-                members.into_iter().map(|member| member.client_id).collect();
+                members.iter().map(|member| member.client_id.clone()).collect();
             members.sort();
             members.dedup();
             if members.is_empty() {

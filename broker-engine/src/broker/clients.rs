@@ -61,24 +61,24 @@ impl Clients {
     }
 
     /// The member of a consumer group with that client id.
-    pub fn consumer(&self, group: &str, client_id: &str) -> Option<Member<Connection>> {
+    pub fn consumer(&self, group: &str, client_id: &str) -> Option<Arc<Member<Connection>>> {
         self.consumers(group)
             .into_iter()
             .find(|member| *member.client_id == *client_id)
     }
 
     /// All members of a consumer group.
-    pub fn consumers(&self, group: &str) -> Vec<Member<Connection>> {
+    pub fn consumers(&self, group: &str) -> Vec<Arc<Member<Connection>>> {
         self.registry.read().consumers(group)
     }
 
     /// The producer with that client id, of any group (request-reply).
-    pub fn producer(&self, client_id: &str) -> Option<Member<Connection>> {
+    pub fn producer(&self, client_id: &str) -> Option<Arc<Member<Connection>>> {
         self.registry.read().producer(client_id)
     }
 
     /// All members of a producer group (transaction check-back picks one).
-    pub fn producers(&self, group: &str) -> Vec<Member<Connection>> {
+    pub fn producers(&self, group: &str) -> Vec<Arc<Member<Connection>>> {
         self.registry.read().producers(group)
     }
 
@@ -151,14 +151,14 @@ fn heartbeat(
     command: &Command,
 ) -> Result<Command, Refusal> {
     let data: HeartbeatData = json::from_slice(&command.body)?;
-    let member = Member {
+    let member = Arc::new(Member {
         connection: connection.clone(),
         client_id: data.client_id,
         language: command.language,
         version: command.version,
         seen: Instant::now(),
         seen_ms: clock::now_ms(),
-    };
+    });
     let mut told = Vec::new();
     let mut subscriptions_changed = false;
     for consumer in data.consumer_data_set {

@@ -26,7 +26,8 @@ pub struct Member<C> {
 }
 
 /// Members by connection id: the same client on a new connection is a new member until the old one closes, as in Java.
-type Members<C> = BTreeMap<u64, Member<C>>;
+/// A heartbeat names one client and many groups, which share what is known of it.
+type Members<C> = BTreeMap<u64, Arc<Member<C>>>;
 
 /// Groups to tell of a change, with all their members.
 type Told<C> = Vec<(Arc<str>, Vec<C>)>;
@@ -122,7 +123,7 @@ impl<C: Clone> Registry<C> {
     pub fn register_consumer(
         &mut self,
         connection: u64,
-        member: Member<C>,
+        member: Arc<Member<C>>,
         data: ConsumerData,
         fingerprint: i32,
         without_sub: bool,
@@ -169,7 +170,7 @@ impl<C: Clone> Registry<C> {
     }
 
     /// One producer group of a heartbeat.
-    pub fn register_producer(&mut self, connection: u64, member: Member<C>, group: &str) {
+    pub fn register_producer(&mut self, connection: u64, member: Arc<Member<C>>, group: &str) {
         let name: Arc<str> = match self.producers.get_key_value(group) {
             Some((name, _)) => name.clone(),
             None => group.into(),
@@ -246,6 +247,9 @@ impl<C: Clone> Registry<C> {
                 }
             }
         }
+        give_back(&mut self.producers);
+        give_back(&mut self.consumers);
+        give_back(&mut self.of_connection);
         told
     }
 
@@ -283,21 +287,21 @@ impl<C: Clone> Registry<C> {
     }
 
     /// All members of a consumer group.
-    pub fn consumers(&self, group: &str) -> Vec<Member<C>> {
+    pub fn consumers(&self, group: &str) -> Vec<Arc<Member<C>>> {
         self.consumers
             .get(group)
             .map_or_else(Vec::new, |group| group.members.values().cloned().collect())
     }
 
     /// All members of a producer group.
-    pub fn producers(&self, group: &str) -> Vec<Member<C>> {
+    pub fn producers(&self, group: &str) -> Vec<Arc<Member<C>>> {
         self.producers
             .get(group)
             .map_or_else(Vec::new, |members| members.values().cloned().collect())
     }
 
     /// The producer with that client id.
-    pub fn producer(&self, client_id: &str) -> Option<Member<C>> {
+    pub fn producer(&self, client_id: &str) -> Option<Arc<Member<C>>> {
         self.producers
             .values()
             .flat_map(BTreeMap::values)
@@ -363,7 +367,7 @@ impl<C: Clone> Registry<C> {
     /// The body of 328.
     pub fn producer_table(&self, address: impl Fn(&C) -> String) -> ProducerTableInfo {
         let of_group = |members: &Members<C>| {
-            let of_member = |member: &Member<C>| ProducerInfo {
+            let of_member = |member: &Arc<Member<C>>| ProducerInfo {
                 client_id: member.client_id.to_string(),
                 remote_ip: address(&member.connection),
                 language: member.language,
@@ -382,6 +386,13 @@ impl<C: Clone> Registry<C> {
     }
 }
 
+/// A table that held many more than it does now gives their room back.
+fn give_back<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > 64 && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
 fn info<C>(member: &Member<C>, address: impl Fn(&C) -> String) -> ClientConnection {
     ClientConnection {
         client_id: member.client_id.to_string(),
@@ -397,15 +408,15 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_secs(120);
 
-    fn member(connection: &'static str, seen: Instant) -> Member<&'static str> {
-        Member {
+    fn member(connection: &'static str, seen: Instant) -> Arc<Member<&'static str>> {
+        Arc::new(Member {
             connection,
             client_id: format!("client-{connection}").into(),
             language: Language(0),
             version: 479,
             seen,
             seen_ms: 1_700_000_000_000,
-        }
+        })
     }
 
     fn group_g(topics: &[(&str, i64)]) -> ConsumerData {
