@@ -167,8 +167,10 @@ impl Broker {
             all.to_vec()
         } else {
             let members = self.clients.consumers(&asked.consumer_group);
-            let mut members: Vec<Arc<str>> =
-                members.iter().map(|member| member.client_id.clone()).collect();
+            let mut members: Vec<Arc<str>> = members
+                .iter()
+                .map(|member| member.client_id.clone())
+                .collect();
             members.sort();
             members.dedup();
             if members.is_empty() {

@@ -11,13 +11,14 @@ use rocketmq_protocol::{Command, ExtFields};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// Between two rounds.
 const PERIOD: Duration = Duration::from_secs(3);
 /// Between two attempts until the first round has succeeded.
 const RETRY: Duration = Duration::from_millis(200);
-/// At least this long from one round to the next, however many unknown topics the log brings: it may hold many of topics
-/// that were deleted since.
+/// At least this long between two rounds ahead of time, however many unknown topics the log brings: it may hold many of topics
+/// that were deleted since. The first is not kept waiting.
 const SPACING: Duration = Duration::from_millis(100);
 /// For one table.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,6 +98,7 @@ pub async fn sync(
 ) {
     let mut held: [Bytes; TABLES] = Default::default();
     let mut failed = String::new();
+    let mut next_ahead = Instant::now();
     loop {
         let address = tokio::select! {
             biased;
@@ -141,9 +143,9 @@ pub async fn sync(
             _ = master.changed() => held = Default::default(),
             () = tokio::time::sleep(pause) => {}
             () = async {
-                tokio::time::sleep(SPACING).await;
+                tokio::time::sleep_until(next_ahead).await;
                 lacking.notified().await;
-            } => {}
+            } => next_ahead = Instant::now() + SPACING,
         }
     }
 }

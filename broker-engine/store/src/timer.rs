@@ -119,6 +119,16 @@ impl TimerFiles {
         let log_dir = root.join("timerlog");
         let there = (fs.exists(&wheel_path)).map_err(io_error("looking for", &wheel_path))?;
         let whole = end.is_some() && there;
+        // From here on only a clean stop makes the wheel whole again: on disk before anything else changes, also when it is
+        // said already. Who said it may have been killed before it was on disk.
+        disk::write_at(
+            &check,
+            &check_bytes(progress, end.unwrap_or(0), 1, false),
+            0,
+        )
+        .and_then(|()| disk::sync(&check))
+        .and_then(|()| fs.sync_dir(&check_dir))
+        .map_err(io_error("writing", &check_path))?;
         let disk = Disk::new(fs, 4);
         if !whole {
             (disk.remove(&wheel_path)).map_err(io_error("removing", &wheel_path))?;
@@ -143,17 +153,12 @@ impl TimerFiles {
             check_path,
             end: end.unwrap_or(0),
             waiting: 0,
-            counter: 0,
+            counter: 1,
         };
         if whole {
             files.waiting = files.count_from(progress.read_ms)?;
         }
-        // From here on only a clean stop makes the wheel whole again: on disk before anything else changes.
-        files.write_progress(progress, false)?;
-        (disk::sync(&files.check))
-            .and_then(|()| files.disk.fs.sync_dir(&check_dir))
-            .and_then(|()| files.disk.fs.sync_dir(root))
-            .map_err(io_error("syncing", &files.check_path))?;
+        (files.disk.fs.sync_dir(root)).map_err(io_error("syncing", root))?;
         Ok(OpenedTimer {
             files,
             progress,
