@@ -105,13 +105,25 @@ async fn campaign(args: &Replicated, dir: &Path, random: &mut fastrand::Rng) -> 
         tokio::time::sleep(Duration::from_micros(random.u64(1000..600_000))).await;
         // A slave that stands still gets nothing more, so that nothing more may be acknowledged.
         let stands_still = round % 2 == 0;
-        if stands_still {
+        if stands_still && args.plant {
+            // Gone, not paused: a paused one finds what was acknowledged meanwhile in its socket when it goes on.
+            slave.kill().await?;
+            let with_it = ledger.acknowledged_in_round();
+            while ledger.acknowledged_in_round() < with_it + 20 {
+                if before.elapsed() > TIMEOUT {
+                    return Err("nothing is acknowledged without the slave".into());
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        } else if stands_still {
             slave.pause()?;
             tokio::time::sleep(Duration::from_millis(random.u64(1..300))).await;
         }
         let killed = Instant::now();
         master.kill().await?;
-        if stands_still {
+        if stands_still && args.plant {
+            slave.start().await?;
+        } else if stands_still {
             slave.resume()?;
         }
         load.end().await.map_err(in_round)?;
