@@ -22,7 +22,7 @@ const EACH: Duration = Duration::from_millis(5);
 /// An answer that takes longer is a failure of its own.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long memory is given to come back after an attack.
-const BACK: Duration = Duration::from_secs(5);
+const BACK: Duration = Duration::from_secs(2);
 /// Pages that an allocator holds or not, as it happens: a tenth of so little memory is less than they are.
 const SLACK_KIB: u64 = 768;
 /// A good client's 99th percentile may be so many times what it is without the attack.

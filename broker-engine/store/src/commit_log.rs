@@ -483,7 +483,8 @@ impl CommitLog {
         records.spans.truncate(before);
         let found = from < self.found.load(Ordering::Acquire);
         let base = self.base_of(from);
-        let mapped = if to_send && !found {
+        // An entry that tells of more than its file holds gets nothing, from pages as from a read.
+        let mapped = if to_send && !found && to <= base + self.file_size() {
             self.recent.mapped(base, self.file_size as usize)
         } else {
             None

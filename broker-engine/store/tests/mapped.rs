@@ -106,3 +106,30 @@ fn what_an_earlier_process_wrote_is_looked_at_before_it_is_sent() {
         "{error}"
     );
 }
+
+#[test]
+fn an_entry_that_tells_of_more_than_its_file_holds_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = Writer::open(options(dir.path()), 1_000).unwrap();
+    written(&mut opened.writer);
+    opened.writer.housekeep(1_000).unwrap();
+    for _ in 0..100 {
+        both(&opened.reader, 3);
+    }
+    assert!(mapped(dir.path()) > 0);
+    // The size of the queue's third entry: to behind the end of the log's first file.
+    let path = dir.path().join("consumequeue/T/1/00000000000000000000");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let size = (FILE_SIZE as i32 + 1).to_be_bytes();
+    std::os::unix::fs::FileExt::write_all_at(&file, &size, 3 * 20 + 8).unwrap();
+    let all = &mut |_: &_| Ok(true);
+    let looked = opened.reader.read_queue("T", 1, 3, 16, 1 << 20, all);
+    let sent = (opened.reader).read_queue_to_send("T", 1, 3, 16, 1 << 20, all);
+    assert_eq!(
+        looked
+            .map_err(|error| error.to_string())
+            .map(|read| read.count),
+        sent.map_err(|error| error.to_string())
+            .map(|read| read.count)
+    );
+}
