@@ -483,6 +483,21 @@ pub(crate) fn next_data(file: &File, at: u64) -> Result<Option<u64>> {
     on_file!(file, file => real::next_data(file, at), handle => handle.next_data(at))
 }
 
+/// Until [`read_as_usual`], looking for data from `at` on finds what was written, not what was only read of a reserved stretch.
+pub(crate) fn only_what_was_written(file: &File, at: u64) {
+    on_file!(file, file => real::only_what_was_written(file, at), _handle => ());
+}
+
+/// See [`only_what_was_written`].
+pub(crate) fn read_as_usual(file: &File) {
+    on_file!(file, file => real::as_usual(file), _handle => ());
+}
+
+/// How much of `most` bytes, where data begins at `at`, comes before a hole; all of it where holes are not known.
+pub(crate) fn data_len(file: &File, at: u64, most: usize) -> Result<usize> {
+    on_file!(file, file => real::data_len(file, at, most), _handle => Ok(most))
+}
+
 /// Whether an error means that no room is left.
 pub(crate) fn is_full(error: &Error) -> bool {
     matches!(

@@ -390,28 +390,33 @@ fn look_behind(store: &Store, end: i64, limit: i64) -> Result<(i64, Option<i64>)
         let path = log.path(base);
         let file = log.open(base).map_err(io_error("opening", &path))?;
         let mut at = end.max(base);
+        disk::only_what_was_written(&file, (at - base) as u64);
         while let Some(data) =
             disk::next_data(&file, (at - base) as u64).map_err(io_error("reading", &path))?
         {
             at = base + data as i64;
-            let len = CHUNK.min((base + log.file_size() - at) as usize);
-            if len == 0 {
+            let left = (base + log.file_size() - at) as usize;
+            if left == 0 {
                 break;
             }
+            let len =
+                disk::data_len(&file, data, CHUNK.min(left)).map_err(io_error("reading", &path))?;
             let bytes = disk::read_at(&file, data, len).map_err(io_error("reading", &path))?;
             if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
                 stale_end = at + last as i64 + 1;
             }
             let next = find_record(log, &path, &file, base, at, &bytes, end)?;
             if next.is_some() {
+                disk::read_as_usual(&file);
                 return Ok((stale_end, next));
             }
-            if len < CHUNK {
+            if len == left {
                 break;
             }
-            // A record's head may lie across the border of two chunks.
-            at += (CHUNK - HEAD) as i64;
+            // A record's head may lie across the border of two chunks, but not in a hole.
+            at += if len == CHUNK { CHUNK - HEAD } else { len } as i64;
         }
+        disk::read_as_usual(&file);
         base += log.file_size();
     }
     Ok((stale_end, None))

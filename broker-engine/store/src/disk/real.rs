@@ -88,6 +88,38 @@ pub(super) fn next_data(file: &File, at: u64) -> Result<Option<u64>> {
     Ok((at < file.metadata()?.len()).then_some(at))
 }
 
+/// Makes `next_data` find what was written from `at` on, and not what was read of a reserved stretch: the kernel takes any page
+/// in its cache for data. Reads bring in nothing beyond their own end until `as_usual`.
+pub(super) fn only_what_was_written(file: &File, at: u64) {
+    #[cfg(target_os = "linux")]
+    for advice in [rustix::fs::Advice::DontNeed, rustix::fs::Advice::Random] {
+        // Advice: without it the same is read, and more of it. Pages not yet written stay.
+        let _ = rustix::fs::fadvise(file, at, None, advice);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, at);
+}
+
+/// Reads bring in what follows again.
+pub(super) fn as_usual(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Normal);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// How much of `most` bytes from `at` on comes before a hole.
+pub(super) fn data_len(file: &File, at: u64, most: usize) -> Result<usize> {
+    #[cfg(target_os = "linux")]
+    if let Ok(hole) = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(at))
+        && hole > at
+    {
+        return Ok(usize::try_from(hole - at).map_or(most, |len| len.min(most)));
+    }
+    let _ = (file, at);
+    Ok(most)
+}
+
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)?.sync_all()
 }
