@@ -231,6 +231,26 @@ async fn a_pull_at_the_end_waits_for_a_message_of_its_tag_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_pull_that_others_messages_pass_by_is_told_how_far_they_go_before_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = broker(config(dir.path())).await;
+    let mut producer = Client::connect(running.address).await;
+    let mut consumer = Client::connect(running.address).await;
+    producer.call(send("T", "UNIQ_KEY=U0 TAGS=a", "0")).await;
+    consumer.write_to_wait(pull("T", 0, 1, "b", 60_000)).await;
+    producer
+        .call(send("T", "UNIQ_KEY=U1 TAGS=a", "not for b"))
+        .await;
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(30), consumer.read()).await;
+    let answer = answer.expect("it is swept after five seconds");
+    check(
+        &answer,
+        "20 \"NO_MATCHED_MESSAGE\" groupSysFlag=0 maxOffset=2 minOffset=0 nextBeginOffset=2 suggestWhichBrokerId=0 topicSysFlag=0",
+    );
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_pull_that_nothing_comes_for_is_answered_not_found_at_its_deadline() {
     let dir = tempfile::tempdir().unwrap();
     let running = broker(config(dir.path())).await;

@@ -1,8 +1,8 @@
 //! From frames to handlers: one match on the request code.
 
-use super::Broker;
 use super::refusal::Refusal;
 use super::send::Sends;
+use super::{Broker, soon};
 use crate::net::{Connection, Round, Service};
 use rocketmq_protocol::code::request;
 use rocketmq_protocol::hot::Head;
@@ -107,7 +107,7 @@ impl Round for Turn {
     fn finish(self: Box<Self>) {
         if let Some(sends) = self.sends {
             sends.finish();
-            self.port.broker.log.append_brought();
+            soon::after(|| self.port.broker.log.append_brought());
         }
     }
 }

@@ -80,9 +80,9 @@ impl<P> Hold<P> {
         topic: &Arc<str>,
         queue_id: i32,
         parked: Parked<P>,
-    ) -> Result<Ticket, Parked<P>> {
+    ) -> Result<Ticket, Box<Parked<P>>> {
         if self.slots.len() >= self.limit {
-            return Err(parked);
+            return Err(Box::new(parked));
         }
         self.last += 1;
         let id = self.last;

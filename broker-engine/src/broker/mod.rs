@@ -1,6 +1,6 @@
 //! The broker: answers clients' requests from the log, the store's reader and its tables.
 //!
-//! `dispatch` is one match on the request code. Hot path: `send`, `pull`, `hold`. Tables: `topics`, `groups`, `offsets`,
+//! `dispatch` is one match on the request code. Hot path: `send`, `pull`, `hold`, `soon`. Tables: `topics`, `groups`, `offsets`,
 //! `clients`, `locks`. Background: `schedule` (delay levels), `registration` (name servers). `admin/` answers mqadmin.
 
 pub mod admin;
@@ -25,6 +25,7 @@ pub mod schedule;
 mod send;
 mod send_back;
 mod sent;
+mod soon;
 mod start;
 pub mod stats;
 pub mod table_file;

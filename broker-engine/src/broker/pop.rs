@@ -20,9 +20,9 @@ mod take;
 
 pub(super) use revive::run as run_revive;
 
-use super::Broker;
 use super::refusal::Refusal;
 use super::send::{FAQ, Place};
+use super::{Broker, soon};
 use crate::clock;
 use crate::config::BrokerConfig;
 use crate::log::Arrival;
@@ -245,7 +245,7 @@ impl Broker {
             return;
         }
         let broker = Arc::clone(self);
-        self.runtime.spawn(async move {
+        soon::soon(&self.runtime, woken.len() + told.len(), move || {
             broker.serve_again(woken);
             broker.notify_again(told);
         });

@@ -8,7 +8,7 @@
 use super::hold::{Hold, Parked};
 use super::refusal::Refusal;
 use super::send::FAQ;
-use super::{Broker, clients};
+use super::{Broker, clients, soon};
 use crate::log::Arrival;
 use crate::net::Connection;
 use bytes::BytesMut;
@@ -78,22 +78,42 @@ pub(super) struct Waiting {
 /// The waiting pulls and what wakes them.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    hold: Mutex<Hold<Waiting>>,
+    hold: Mutex<Timed>,
     /// Length of `hold`, read by whoever appends, so that arrivals nobody waits for cost no lock.
     count: AtomicUsize,
-    /// The first deadline has moved forward.
+    /// One is due before the deadlines are next looked at.
     sooner: Notify,
+}
+
+/// The waiting pulls, and when their deadlines are next looked at; `None` is never.
+#[derive(Debug, Default)]
+struct Timed {
+    hold: Hold<Waiting>,
+    looks_at: Option<Instant>,
 }
 
 impl Waiters {
     fn with<T>(&self, act: impl FnOnce(&mut Hold<Waiting>) -> T) -> T {
-        let mut hold = self.hold.lock();
-        let result = act(&mut hold);
-        self.count.store(hold.len(), Ordering::SeqCst);
+        let mut timed = self.hold.lock();
+        let result = act(&mut timed.hold);
+        self.count.store(timed.hold.len(), Ordering::SeqCst);
+        // A look that finds nothing due costs less than being told of each pull that leaves and comes back.
+        let due = timed.hold.next_due();
+        if due.is_some_and(|due| timed.looks_at.is_none_or(|at| due < at)) {
+            timed.looks_at = due;
+            self.sooner.notify_one();
+        }
         result
     }
 
-    /// Messages have arrived (told by whoever appended them): hands the pulls that want them to the runtime.
+    /// When to look at the deadlines.
+    fn next_look(&self) -> Option<Instant> {
+        let mut timed = self.hold.lock();
+        timed.looks_at = timed.hold.next_due();
+        timed.looks_at
+    }
+
+    /// Messages have arrived (told by whoever appended them): the pulls that want them are answered soon.
     pub(super) fn on_arrivals(
         &self,
         arrivals: &[Arrival],
@@ -125,7 +145,7 @@ impl Waiters {
             return;
         }
         let broker = Weak::clone(broker);
-        runtime.spawn(async move {
+        soon::soon(runtime, woken.len(), move || {
             if let Some(broker) = broker.upgrade() {
                 broker.run_again(woken);
             }
@@ -151,7 +171,7 @@ pub(super) async fn run_deadlines(
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
     loop {
-        let next = broker.waiters.hold.lock().next_due();
+        let next = broker.waiters.next_look();
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -552,21 +572,13 @@ impl Broker {
 
     fn park(self: &Arc<Self>, topic: &Arc<str>, queue_id: i32, parked: Parked<Waiting>) {
         let from = parked.from;
-        let deadline = parked.deadline;
-        let (parked, first) = self.waiters.with(|hold| {
-            let first = hold.next_due().is_none_or(|due| deadline < due);
-            (hold.park(topic, queue_id, parked), first)
-        });
-        let ticket = match parked {
+        let ticket = match self.waiters.with(|hold| hold.park(topic, queue_id, parked)) {
             Ok(ticket) => ticket,
             Err(refused) => {
-                self.run_again(vec![refused]);
+                self.run_again(vec![*refused]);
                 return;
             }
         };
-        if first {
-            self.waiters.sooner.notify_one();
-        }
         // A message may have come between the read and the parking; then nobody else will wake this one.
         fence(Ordering::SeqCst);
         if self.store.queue_bounds(topic, queue_id).1 > from
