@@ -11,6 +11,7 @@ mod export;
 mod interrupt;
 mod lease;
 mod lock;
+mod memory;
 mod moment;
 mod plan;
 mod probe;

@@ -12,11 +12,11 @@ use rocketmq_protocol::partition::Order;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Exit};
-use crate::lease;
 use crate::probe::{self, Health};
 use crate::runtime::process;
 use crate::spec::{self, Verdict};
 use crate::topology::Role;
+use crate::{lease, memory};
 
 /// What a node whose lease has lapsed gets to stop in order. Nothing that it would write is kept, so it is not much.
 const ORDERLY_STOP: Duration = Duration::from_secs(3);
@@ -116,20 +116,6 @@ fn crash_on_quit() -> Result<(), Error> {
     Ok(())
 }
 
-/// How often the allocator is reminded of pages that are free.
-const REMINDED: Duration = Duration::from_secs(1);
-/// More than any page that it shares between blocks.
-const LARGE: usize = 16 << 20;
-
-/// mimalloc gives pages back that have been free for a second when it frees another page, and a node that has little to do
-/// frees none: what a flood of clients took would stay. So it frees one now and then, of which nothing was touched.
-async fn give_memory_back() {
-    loop {
-        tokio::time::sleep(REMINDED).await;
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
-    }
-}
-
 /// `engine`
 pub async fn run(args: Engine) -> Result<u8, Error> {
     if matches!(
@@ -137,7 +123,7 @@ pub async fn run(args: Engine) -> Result<u8, Error> {
         Part::Namesrv(_) | Part::Broker(_) | Part::Console(_)
     ) {
         crash_on_quit()?;
-        tokio::spawn(give_memory_back());
+        tokio::spawn(memory::give_back());
     }
     let life = match &args.part {
         Part::Namesrv(file) | Part::Broker(file) => file.life.until,

@@ -1,4 +1,4 @@
-//! Files as memory: the workspace's only unsafe code, for bytes that go from a file to a socket without a copy in between.
+//! Files as memory: unsafe code, for bytes that go from a file to a socket without a copy in between.
 
 #![allow(unsafe_code)]
 
