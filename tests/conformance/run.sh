@@ -11,27 +11,30 @@ run.sh --namesrv HOST:PORT[;HOST:PORT] [--proxy HOST:PORT] [options]
   --control CMD       a command that stops and starts servers, for the disruptive cases; called as
                       CMD stop|kill|start BROKER_NAME BROKER_ID
   --parallel N        cases at a time in the Java suites (12)
+  --build             only build what the suites need
   --list              names of the suites
 TXT
 }
-namesrv='' proxy='' case='' acl='' control='' parallel=12 only=()
+namesrv='' proxy='' case='' acl='' control='' parallel=12 build_only='' only=()
 while [ $# -gt 0 ]; do
     case $1 in
         --namesrv) namesrv=$2; shift ;;   --proxy) proxy=$2; shift ;;
         --only) only+=("$2"); shift ;;    --case) case=$2; shift ;;
         --acl) acl=$2; shift ;;           --control) control=$2; shift ;;
         --parallel) parallel=$2; shift ;;
+        --build) build_only=1 ;;
         --list) echo "java java-4.9 grpc go python node"; exit ;;
         -h|--help) usage; exit ;;
         *) echo "run.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
     esac
     shift
 done
-[ -n "$namesrv" ] || { usage >&2; exit 2; }
+[ -n "$namesrv$build_only" ] || { usage >&2; exit 2; }
 [ ${#only[@]} -gt 0 ] || only=(java grpc go python node)
 build=${CONFORMANCE_BUILD:-$here/.build}; mkdir -p "$build"
 run=$(printf '%05x' $(( ($(date +%s) ^ $$ << 4) & 0xfffff )))
-report=$build/report; rm -rf "$report"; mkdir -p "$report"
+# Runs side by side have a report each.
+report=${CONFORMANCE_REPORT:-$build/report}
 export CF_NAMESRV=$namesrv CF_PROXY=$proxy CF_RUN=$run CF_ACL=$acl CF_CASE=$case
 want() { local s; for s in "${only[@]}"; do [ "$s" = "$1" ] && return 0; done; return 1; }
 
@@ -56,6 +59,9 @@ if want python; then
     built python "$(stamp python/requirements.txt)" sh -c "python3 -m venv '$build/venv' && '$build/venv/bin/pip' install -q -r '$here/python/requirements.txt'"
 fi
 if want node; then built node "$(stamp node/package.json node/package-lock.json)" npm --prefix "$here/node" ci --silent; fi
+
+[ -z "$build_only" ] || exit 0
+rm -rf "$report"; mkdir -p "$report"
 
 # --- topics and groups for the clients that cannot make their own ---------------------------------------------------
 make=()

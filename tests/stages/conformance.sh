@@ -18,13 +18,14 @@ judge() { # PREFIX, the suite's output on stdin
             $2 = prefix "." $2; print; fflush()
         }'
 }
-suite() { # PREFIX NAMESRV "SUITE…" COMMAND-PREFIX… : prints the cases' lines
-    local prefix=$1 ns=$2 only=$3 each; shift 3
+suite() { # PREFIX NAME NAMESRV "SUITE…" COMMAND-PREFIX… : prints the cases' lines; NAME is the logs'
+    local prefix=$1 name=$2 ns=$3 only=$4 each; shift 4
     local -a which=(); for each in $only; do which+=(--only "$each"); done
-    "$@" tests/conformance/run.sh --namesrv "$ns" "${which[@]}" ${control:+--control "$control"} 2>"$log/conformance.$prefix.err" </dev/null |
-        tee "$log/conformance.$prefix.out" | judge "conformance.$prefix" || true
-    rm -rf "$log/conformance.$prefix"; cp -r tests/conformance/.build/report "$log/conformance.$prefix" 2>/dev/null || true
-    grep -qE '^[0-9]+ passed' "$log/conformance.$prefix.out" || { echo "FAIL conformance.$prefix.ended 0 - $(tail -1 "$log/conformance.$prefix.err")"; failed=1; }
+    export CONFORMANCE_REPORT=$root/tests/conformance/.build/report.$name
+    "$@" tests/conformance/run.sh --namesrv "$ns" "${which[@]}" ${control:+--control "$control"} 2>"$log/conformance.$name.err" </dev/null |
+        tee "$log/conformance.$name.out" | judge "conformance.$prefix" || true
+    rm -rf "$log/conformance.$name"; cp -r "$CONFORMANCE_REPORT" "$log/conformance.$name" 2>/dev/null || true
+    grep -qE '^[0-9]+ passed' "$log/conformance.$name.out" || { echo "FAIL conformance.$name.ended 0 - $(tail -1 "$log/conformance.$name.err")"; return 1; }
 }
 
 comes_up() { up --masters 2 --slaves 2 --replication sync --set slaveReadEnable=true --set enablePropertyFilter=true --set traceTopicEnable=true --set recallMessageEnable=true; }
@@ -47,10 +48,7 @@ print(next(n["container"] for n in json.load(sys.stdin)["nodes"] if n.get("broke
 esac
 TXT
 chmod +x "$control"
-suite host "$namesrv" "java java-4.9 go" env
-
 # From the network: the host's own JDK and the compiled suite, mounted read-only into an image of nothing.
-control=
 tar -cf - --files-from /dev/null | docker import - rmqt-empty:test >/dev/null
 mounts=()
 for p in /usr /bin /lib /lib64 /opt /etc/alternatives /etc/java* /etc/ssl /etc/passwd "$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")" "$root" "$HOME/.m2" "${RMQ_PEER_HOME:-$HOME/.cache}"; do
@@ -59,7 +57,15 @@ done
 build=$root/tests/conformance/.build
 guest() {
     docker run --rm --name rmqt-java --network "$cluster-rmqnetwork" "${mounts[@]}" -v "$build:$build" --tmpfs /tmp:exec \
-        -e HOME="$HOME" -e PATH="$PATH" -e LANG=C.UTF-8 -w "$root" rmqt-empty:test "$@"
+        -e HOME="$HOME" -e PATH="$PATH" -e LANG=C.UTF-8 -e CONFORMANCE_REPORT -w "$root" rmqt-empty:test "$@"
 }
-suite container namesrv:9876 java guest
+check build tests/conformance/run.sh --build --only java --only java-4.9 --only go
+[ "$last" = 0 ] || exit 1
+# Side by side: neither stops a server. The Java suites of the host do, which is why they come last and alone.
+disrupts=$control control=
+suite host go "$namesrv" go env & go=$!
+suite container container namesrv:9876 java guest || failed=1
+wait "$go" || failed=1
+control=$disrupts
+suite host host "$namesrv" "java java-4.9" env || failed=1
 [ "$failed" = 0 ]
