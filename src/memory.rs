@@ -34,8 +34,8 @@ mod code {
 
     /// A node that used less of a processor since the last look is at rest.
     const AT_REST: Duration = Duration::from_millis(10);
-    /// What a node uses at rest is not worth unmapping again.
-    const WORKED: Duration = Duration::from_millis(50);
+    /// What a node uses at rest, in a minute or so, is not worth unmapping again: reading the map costs more with each log file.
+    const WORKED: Duration = Duration::from_millis(250);
 
     #[derive(Default)]
     pub struct Code {

@@ -4,6 +4,7 @@
 //! to be woken, which costs more than an answer does.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tokio::runtime::Handle;
 
 /// More answers than this are given by the runtime: a thread's other connections do not wait for them.
@@ -16,12 +17,16 @@ thread_local! {
     static LEFT: RefCell<Option<Vec<Work>>> = const { RefCell::new(None) };
 }
 
-/// Runs `append`, and then what it left to [`soon`].
+/// Runs `append`, and then what it left to [`soon`]. A panic of `append` or of one answer, which the log tells of, does not cost
+/// the others theirs.
 pub(super) fn after(append: impl FnOnce()) {
     LEFT.set(Some(Vec::new()));
-    append();
+    let appended = catch_unwind(AssertUnwindSafe(append));
     for work in LEFT.take().unwrap_or_default() {
-        work();
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    }
+    if let Err(panic) = appended {
+        resume_unwind(panic);
     }
 }
 
@@ -78,6 +83,25 @@ mod tests {
     #[test]
     fn few_answers_are_given_by_the_thread_that_appended_and_after_it() {
         assert_eq!(who(&[1, FEW], true), [current().id(); 2]);
+    }
+
+    #[test]
+    fn a_panic_takes_no_other_answer_along() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let (tell, told) = channel();
+        let appended = catch_unwind(AssertUnwindSafe(|| {
+            after(|| {
+                soon(runtime.handle(), 1, || panic!("an answer"));
+                soon(runtime.handle(), 1, move || {
+                    tell.send(()).expect("somebody listens");
+                });
+                panic!("the append");
+            });
+        }));
+        assert!(appended.is_err());
+        assert_eq!(told.try_recv(), Ok(()));
     }
 
     #[test]
