@@ -21,30 +21,30 @@ def servers(bench, kind="plain"):
     return bench.turns(all_of_them)
 
 
-def send(bench, name, *options):
+def send(bench, name, *options, gib):
     for start in servers(bench):
         with start() as server:
-            bench.load(name, server, "produce", "--topic", f"{name}{bench.round}", *bench.created(server), *options, *bench.timed())
+            bench.load(name, server, "produce", "--topic", f"{name}{bench.round}", *bench.created(server), *options, *bench.timed(), gib=gib)
 
 
 @row
 def send64(bench):
-    send(bench, "send64", "--connections", "64", "--in-flight", "64", "--size", "1024")
+    send(bench, "send64", "--connections", "64", "--in-flight", "64", "--size", "1024", gib=0.5)
 
 
 @row
 def send1024(bench):
-    send(bench, "send1024", "--connections", "16", "--in-flight", "1024", "--size", "1024")
+    send(bench, "send1024", "--connections", "16", "--in-flight", "1024", "--size", "1024", gib=1.5)
 
 
 @row
 def small(bench):
-    send(bench, "small", "--connections", "16", "--in-flight", "1024", "--size", "128")
+    send(bench, "small", "--connections", "16", "--in-flight", "1024", "--size", "128", gib=0.75)
 
 
 @row
 def batch(bench):
-    send(bench, "batch", "--connections", "16", "--in-flight", "64", "--size", "1024", "--batch", "32")
+    send(bench, "batch", "--connections", "16", "--in-flight", "64", "--size", "1024", "--batch", "32", gib=4)
 
 
 def fill(bench, server, topic, count):
@@ -89,16 +89,16 @@ def topics(bench):
     common = ["--queues", "4", "--connections", "16", "--in-flight", "1024", "--size", "1024", *bench.timed()]
     def ours():
         with Ours(bench, files=1024).start() as server:
-            bench.load("topics", server, "produce", "--topic", f"one{bench.round}", "--create-topic", *common, name="single")
-            bench.load("topics1k", server, "many-topics", "--topic", f"k{bench.round}", "--topics", "1000", "--create-list", *common)
+            bench.load("topics", server, "produce", "--topic", f"one{bench.round}", "--create-topic", *common, name="single", gib=1.5)
+            bench.load("topics1k", server, "many-topics", "--topic", f"k{bench.round}", "--topics", "1000", "--create-list", *common, gib=1.5)
             # A queue's first message makes its directory and its file, once.
             line = ["many-topics", "--topic", f"m{bench.round}", "--topics", str(many), "--create-list", *common]
             bench.run(server, *line)
             server.until_queue_files(f"m{bench.round}", 4 * many)
-            bench.load("topics", server, *line)
+            bench.load("topics", server, *line, gib=1.5)
     def java():
         with bench.java() as server:
-            bench.load("topics1k", server, "many-topics", "--topic", f"k{bench.round}", "--topics", "1000", "--create-list", *common)
+            bench.load("topics1k", server, "many-topics", "--topic", f"k{bench.round}", "--topics", "1000", "--create-list", *common, gib=1.5)
         # Four thousand queues more would make it slower for other rows.
         bench.java_again()
     for turn in bench.turns([ours, java] if bench.with_java else [ours]):
@@ -112,7 +112,7 @@ def sync(bench):
         with start() as server:
             for flying in (1, 64, 512):
                 bench.load(f"sync{flying}", server, "produce", "--topic", f"sync{bench.round}", *bench.created(server), "--size", "1024",
-                           "--connections", "1" if flying == 1 else "4", "--in-flight", str(flying), *bench.timed())
+                           "--connections", "1" if flying == 1 else "4", "--in-flight", str(flying), *bench.timed(), gib=0.5)
 
 
 @row
@@ -128,7 +128,7 @@ def replica(bench):
     for start in bench.turns(starts):
         with start() as server:
             bench.load("replica", server, "produce", "--topic", f"replica{bench.round}", *bench.created(server), "--connections", "16", "--in-flight", "1024",
-                       "--size", "1024", *bench.timed())
+                       "--size", "1024", *bench.timed(), gib=2)
 
 
 def pss(pid):
