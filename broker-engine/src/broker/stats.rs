@@ -9,6 +9,7 @@ use crate::clock::Zone;
 use parking_lot::{Mutex, RwLock};
 use rocketmq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use rocketmq_protocol::topic;
+use rocketmq_store::TopicMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -25,7 +26,7 @@ const RATE_SECONDS: usize = 600;
 /// The counters; adding is lock-free but for a read lock.
 #[derive(Debug)]
 pub struct Stats {
-    topics: RwLock<HashMap<Arc<str>, Arc<Puts>>>,
+    topics: RwLock<TopicMap<Arc<Puts>>>,
     groups: RwLock<HashMap<Arc<str>, ByTopic>>,
     broker_put: Item,
     broker_get: Item,
@@ -142,10 +143,18 @@ impl Stats {
 
     /// Messages stored by a send.
     pub fn put(&self, topic: &str, messages: u64, bytes: u64) {
-        let found = self.topics.read().get(topic).cloned();
-        let puts = found.unwrap_or_else(|| self.new_topic(topic));
-        puts.nums.add(messages, messages);
-        puts.size.add(bytes, messages);
+        let add = |puts: &Puts| {
+            puts.nums.add(messages, messages);
+            puts.size.add(bytes, messages);
+        };
+        let topics = self.topics.read();
+        if let Some(puts) = topics.get(topic) {
+            add(puts);
+            drop(topics);
+        } else {
+            drop(topics);
+            add(&self.new_topic(topic));
+        }
         self.totals.put.fetch_add(messages, Relaxed);
         self.totals.put_bytes.fetch_add(bytes, Relaxed);
         if !topic::is_system(topic) {

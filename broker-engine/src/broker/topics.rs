@@ -12,8 +12,9 @@ use crate::config::BrokerConfig;
 use parking_lot::RwLock;
 use rocketmq_protocol::body::{DataVersion, TopicConfig, TopicConfigSerializeWrapper};
 use rocketmq_protocol::topic::{self, perm};
+use rocketmq_store::TopicMap;
 use rocketmq_store::table::TableError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Topics {
     file: TableFile,
-    table: RwLock<HashMap<Arc<str>, Arc<TopicConfig>>>,
+    table: RwLock<TopicMap<Arc<TopicConfig>>>,
     /// How many changes there were; registration follows it.
     changes: watch::Sender<u64>,
     /// Names made by this broker for itself, beside the fixed list.
@@ -58,7 +59,7 @@ impl Topics {
             ..TopicConfigSerializeWrapper::default()
         };
         let file: TopicConfigSerializeWrapper = table_file::load(&path)?.unwrap_or_else(fresh);
-        let mut topics: HashMap<_, _> = system_topics(config)
+        let mut topics: TopicMap<_> = system_topics(config)
             .map(|topic| (topic.topic_name.clone(), Arc::new(topic)))
             .collect();
         let system = topics.keys().cloned().collect();
@@ -133,7 +134,7 @@ impl Topics {
     /// cannot be written.
     fn change(
         &self,
-        change: impl FnOnce(&mut HashMap<Arc<str>, Arc<TopicConfig>>) -> bool,
+        change: impl FnOnce(&mut TopicMap<Arc<TopicConfig>>) -> bool,
     ) -> Result<(), TableError> {
         if !self.change_unwritten(change) {
             return Ok(());
@@ -146,7 +147,7 @@ impl Topics {
     /// Changes the table and not its file, and tells nobody; whether something changed.
     fn change_unwritten(
         &self,
-        change: impl FnOnce(&mut HashMap<Arc<str>, Arc<TopicConfig>>) -> bool,
+        change: impl FnOnce(&mut TopicMap<Arc<TopicConfig>>) -> bool,
     ) -> bool {
         self.file.change(|| change(&mut self.table.write()))
     }
@@ -363,7 +364,7 @@ impl Topics {
     }
 }
 
-fn set(table: &mut HashMap<Arc<str>, Arc<TopicConfig>>, topic: TopicConfig) -> bool {
+fn set(table: &mut TopicMap<Arc<TopicConfig>>, topic: TopicConfig) -> bool {
     if table
         .get(&topic.topic_name)
         .is_some_and(|found| **found == topic)

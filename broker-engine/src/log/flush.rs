@@ -132,7 +132,7 @@ pub(super) fn run(inner: &Inner, sync_flush: bool, interval: Duration) {
 
 /// Time between two checkpoint rounds, in lengths of the first: with very many queues, each of which is a file of its own to
 /// open and write, one takes long, and this is what bounds its share of a processor.
-const CHECKPOINT_REST: u32 = 4;
+const CHECKPOINT_REST: u32 = 8;
 /// The longest such time: what came since the last round is dispatched again after a crash.
 const CHECKPOINT_REST_MAX: Duration = Duration::from_secs(8);
 

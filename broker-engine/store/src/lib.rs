@@ -30,6 +30,7 @@ pub use disk::FileSystem;
 pub use disk::simulated;
 pub use error::StoreError;
 pub use options::StoreOptions;
+pub use queues::{TopicHasher, TopicMap};
 pub use reader::{ReadStatus, Reader};
 pub use store::CheckpointJob;
 pub use writer::{Arrival, Opened, Placed, Recovery, Syncer, Writer, whole_records};

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Map keyed by topic. Topics are few and checked, so a plain multiplying hash is enough.
-pub(crate) type TopicMap<V> = HashMap<Arc<str>, V, BuildHasherDefault<TopicHasher>>;
+pub type TopicMap<V> = HashMap<Arc<str>, V, BuildHasherDefault<TopicHasher>>;
 
 /// Eight bytes at a time: rotate, mix, multiply.
 #[derive(Debug, Default)]
-pub(crate) struct TopicHasher(u64);
+pub struct TopicHasher(u64);
 
 impl Hasher for TopicHasher {
     fn write(&mut self, bytes: &[u8]) {

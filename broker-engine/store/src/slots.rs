@@ -14,12 +14,18 @@ pub(crate) struct Slots {
     pub touched: Vec<usize>,
     /// Sum of the queues' ends.
     pub ends: u64,
+    /// Where in `list` a queue was last found, by its topic's address and its number: a guess that the slot itself confirms. With
+    /// thousands of topics this fits the processor's caches, and the map does not.
+    guesses: Vec<u32>,
 }
 
 /// One queue.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub queue: Arc<Queue>,
+    /// The name by which it was last found; `queue` may know the same under another address.
+    name: Option<Arc<str>>,
+    queue_id: i32,
     pub next: i64,
     /// Entries of the append under way; the first has the number `fresh_at`.
     pub fresh: Vec<QueueEntry>,
@@ -33,9 +39,45 @@ impl Slots {
         Some(queues[at].1)
     }
 
+    /// The same for who looks again and again with names that the topic table shares.
+    pub fn find_again(&mut self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
+        if self.guesses.len() < 2 * self.list.len() {
+            self.guesses = vec![0; (2 * self.list.len()).next_power_of_two()];
+        }
+        let place = self.guess_of(topic, queue_id);
+        if let Some(place) = place {
+            let index = self.guesses[place] as usize;
+            if let Some(slot) = self.list.get(index)
+                && slot.queue_id == queue_id
+                && (slot.name.as_ref()).is_some_and(|name| Arc::ptr_eq(name, topic))
+            {
+                return Some(index);
+            }
+        }
+        let index = self.find(topic, queue_id)?;
+        if let Some(place) = place
+            && let Ok(short) = u32::try_from(index)
+        {
+            self.guesses[place] = short;
+            self.list[index].name = Some(topic.clone());
+        }
+        Some(index)
+    }
+
+    fn guess_of(&self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
+        let key = (topic.as_ptr() as u64 >> 4) ^ ((queue_id as u64) << 40);
+        let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let bits = self.guesses.len().checked_ilog2()?;
+        mixed
+            .checked_shr(u64::BITS - bits)
+            .map(|place| place as usize)
+    }
+
     pub fn insert(&mut self, queue: Arc<Queue>) -> usize {
         let slot = Slot {
             next: queue.max(),
+            name: None,
+            queue_id: queue.queue_id,
             queue,
             fresh: Vec::new(),
             fresh_at: 0,
@@ -96,6 +138,7 @@ impl Slots {
         self.ends -= queue.max() as u64;
         // The slot is free: it must not look like a queue when queues are counted.
         slot.next = 0;
+        slot.name = None;
         slot.fresh = Vec::new();
         self.touched.retain(|touched| *touched != index);
         self.free.push(index);
@@ -106,5 +149,47 @@ impl Slots {
             }
         }
         queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(topic: &str, id: i32) -> Arc<Queue> {
+        Arc::new(Queue::new(topic.into(), id))
+    }
+
+    #[test]
+    fn a_queue_is_found_again_under_every_address_of_its_topics_name() {
+        let mut slots = Slots::default();
+        let places: Vec<_> = (0..500)
+            .map(|n| slots.insert(queue(&format!("topic{}", n / 4), n % 4)))
+            .collect();
+        for _ in 0..2 {
+            // Each round has names of its own, and each name is asked for more than once.
+            let names: Vec<Arc<str>> = (0..125).map(|n| format!("topic{n}").into()).collect();
+            for _ in 0..3 {
+                for (n, place) in places.iter().enumerate() {
+                    let found = slots.find_again(&names[n / 4], n as i32 % 4);
+                    assert_eq!(found, Some(*place));
+                }
+            }
+            assert_eq!(slots.find_again(&names[0], 4), None);
+        }
+    }
+
+    #[test]
+    fn a_removed_queue_is_not_found_and_its_place_is_another_ones() {
+        let mut slots = Slots::default();
+        let (old, new): (Arc<str>, Arc<str>) = ("old".into(), "new".into());
+        let place = slots.insert(queue("old", 0));
+        assert_eq!(slots.find_again(&old, 0), Some(place));
+        assert_eq!(slots.find_again(&old, 0), Some(place));
+        slots.remove(place);
+        assert_eq!(slots.find_again(&old, 0), None);
+        assert_eq!(slots.insert(queue("new", 0)), place);
+        assert_eq!(slots.find_again(&old, 0), None);
+        assert_eq!(slots.find_again(&new, 0), Some(place));
     }
 }

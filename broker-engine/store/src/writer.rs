@@ -24,7 +24,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Unwritten queue entries (24 bytes each) beyond which the writer writes them itself instead of waiting for the checkpoint.
 /// A second's worth of the smallest messages, and of messages to very many queues what comes until a checkpoint that takes long is due.
-const ENTRIES_PENDING_MAX: usize = 1 << 21;
+const ENTRIES_PENDING_MAX: usize = 3 << 20;
 /// Keys (24 bytes each) waiting for the index beyond which the writer indexes them itself.
 const KEYS_PENDING_MAX: usize = 1 << 20;
 /// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     fn slot(&mut self, topic: &Arc<str>, queue_id: i32) -> usize {
-        if let Some(index) = self.slots.find(topic, queue_id) {
+        if let Some(index) = self.slots.find_again(topic, queue_id) {
             return index;
         }
         let queue = Arc::new(Queue::new(topic.clone(), queue_id));
