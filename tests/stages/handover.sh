@@ -2,6 +2,7 @@
 # a store goes to the Apache broker and back, after a clean stop and after kill -9: what is acknowledged and what is in flight
 # (timed, delayed, half, popped, sent back) is all there
 # needs: peers rmqctl rmqload features
+# beside: conformance
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 runtime=process cluster=rmqh offset=11300
 namesrv=127.0.0.1:$((9876 + offset)) master1=127.0.0.1:$((10911 + offset))

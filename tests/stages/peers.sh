@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # replication between engines: an Apache slave follows our master, our slave an Apache master
 # needs: peers rmqctl rmqload
+# beside: export
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 runtime=process cluster=rmqj offset=11400
 namesrv=127.0.0.1:$((9876 + offset)) master1=127.0.0.1:$((10911 + offset))
