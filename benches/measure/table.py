@@ -162,7 +162,7 @@ def markdown(samples, facts, skipped):
         out.append(f"| {title(samples, line)}, {line.unit}{remarks(samples, line)} | {figure(ours, line.digits)} | {figure(beside, line.digits)} | {figure(java, line.digits)} | {first} | {second} |")
     java = f" Apache is {facts['java']}, 1 GiB heap, warmed up." if facts["java"] else ""
     head = [f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']:.0f} GiB, Linux {facts['kernel']}, {facts['disk']}; {facts['date']}, revision {facts['revision']};"
-            f" {facts['rounds']} round{'s' * (facts['rounds'] != 1)}, the servers by turns in each, as plain processes on loopback with the load on the same cores. `sink` only parses, stores and answers;"
+            f" {facts['rounds']} round{'s' * (facts['rounds'] != 1)}, the servers by turns in each, as plain processes on loopback with the load on the same cores and memory that was touched before. `sink` only parses, stores and answers."
             f"{java} Figures are medians of the rounds (± half of what lies between the least and the most);"
             f" ratios are medians of each round's own.", ""]
     tail = ["", f"{counts['met']} targets met, {counts['not']} not met."]
