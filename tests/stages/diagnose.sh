@@ -70,8 +70,8 @@ cuts_a_node_off() {
     exits 7 rmq status >"$work/status"
     doctor_says network "fault: rmqmaster1 is not on"
     rmq chaos heal rmqmaster1; ready
-    # The name server may see only now that the old connection is dead, and not know the master until that asks, a second later.
-    within 30 well
+    # The name server may see only now that the old connection is dead, and not know the master until that registers again, 5 s later at most.
+    within 10 well
 }
 # Two nodes of a cluster whose acknowledgements need both: each serves its clients, and nothing passes between them.
 two_nodes_do_not_reach_each_other() {

@@ -25,6 +25,7 @@ pub(crate) struct Slot {
     pub queue: Arc<Queue>,
     /// The name by which it was last found; `queue` may know the same under another address.
     name: Option<Arc<str>>,
+    /// The queue's own, here so that a guess is confirmed without another look into memory.
     queue_id: i32,
     pub next: i64,
     /// Entries of the append under way; the first has the number `fresh_at`.
@@ -41,36 +42,27 @@ impl Slots {
 
     /// The same for who looks again and again with names that the topic table shares.
     pub fn find_again(&mut self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
+        if self.list.is_empty() {
+            return None;
+        }
         if self.guesses.len() < 2 * self.list.len() {
             self.guesses = vec![0; (2 * self.list.len()).next_power_of_two()];
         }
-        let place = self.guess_of(topic, queue_id);
-        if let Some(place) = place {
-            let index = self.guesses[place] as usize;
-            if let Some(slot) = self.list.get(index)
-                && slot.queue_id == queue_id
-                && (slot.name.as_ref()).is_some_and(|name| Arc::ptr_eq(name, topic))
-            {
-                return Some(index);
-            }
-        }
-        let index = self.find(topic, queue_id)?;
-        if let Some(place) = place
-            && let Ok(short) = u32::try_from(index)
-        {
-            self.guesses[place] = short;
-            self.list[index].name = Some(topic.clone());
-        }
-        Some(index)
-    }
-
-    fn guess_of(&self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
         let key = (topic.as_ptr() as u64 >> 4) ^ ((queue_id as u64) << 40);
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let bits = self.guesses.len().checked_ilog2()?;
-        mixed
-            .checked_shr(u64::BITS - bits)
-            .map(|place| place as usize)
+        let place = (mixed >> (u64::BITS - self.guesses.len().ilog2())) as usize;
+        let guess = self.guesses[place] as usize;
+        let confirms = |slot: &Slot| {
+            slot.queue_id == queue_id
+                && (slot.name.as_ref()).is_some_and(|name| Arc::ptr_eq(name, topic))
+        };
+        if self.list.get(guess).is_some_and(confirms) {
+            return Some(guess);
+        }
+        let index = self.find(topic, queue_id)?;
+        self.guesses[place] = index as u32;
+        self.list[index].name = Some(topic.clone());
+        Some(index)
     }
 
     pub fn insert(&mut self, queue: Arc<Queue>) -> usize {

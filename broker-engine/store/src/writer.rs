@@ -27,8 +27,6 @@ use std::time::{Duration, UNIX_EPOCH};
 const ENTRIES_PENDING_MAX: usize = 3 << 20;
 /// Keys (24 bytes each) waiting for the index beyond which the writer indexes them itself.
 const KEYS_PENDING_MAX: usize = 1 << 20;
-/// Queues whose places an append remembers: neighbouring records mostly go round the few queues of a topic.
-const RECENT: usize = 16;
 /// Quiet rounds of housekeeping after which a checkpoint writes all that can wait.
 const QUIET_ROUNDS: u32 = 10;
 /// Quiet rounds after which caches are given back.
@@ -105,31 +103,6 @@ impl std::fmt::Display for Recovery {
             },
             self.truncated_bytes
         )
-    }
-}
-
-/// The places of the queues that the last records went to.
-#[derive(Default)]
-struct Recent {
-    places: Vec<(Arc<str>, i32, usize)>,
-    next: usize,
-}
-
-impl Recent {
-    fn find(&self, topic: &Arc<str>, queue_id: i32) -> Option<usize> {
-        let mut places = self.places.iter();
-        places
-            .find(|(other, id, _)| *id == queue_id && Arc::ptr_eq(other, topic))
-            .map(|(_, _, index)| *index)
-    }
-    fn put(&mut self, topic: &Arc<str>, queue_id: i32, index: usize) {
-        let place = (topic.clone(), queue_id, index);
-        if self.places.len() < RECENT {
-            self.places.push(place);
-        } else {
-            self.places[self.next] = place;
-            self.next = (self.next + 1) % RECENT;
-        }
     }
 }
 
@@ -306,7 +279,6 @@ impl Writer {
         let mut at = self.store.log.end();
         let mut write_at = at;
         let mut placed = Vec::with_capacity(batches.len());
-        let mut recent = Recent::default();
         for batch in batches {
             let whole = batch.byte_len() as i64 + 8 <= size;
             let mut records = Vec::with_capacity(batch.entries.len());
@@ -339,14 +311,7 @@ impl Writer {
                     );
                 }
                 let queue_offset = if entry.queued {
-                    let index = match recent.find(&entry.topic, entry.queue_id) {
-                        Some(index) => index,
-                        None => {
-                            let index = self.slot(&entry.topic, entry.queue_id);
-                            recent.put(&entry.topic, entry.queue_id, index);
-                            index
-                        }
-                    };
+                    let index = self.slot(&entry.topic, entry.queue_id);
                     let offset = self.slots.push(
                         index,
                         QueueEntry {
