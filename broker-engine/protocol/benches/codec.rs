@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rocketmq_protocol::hot::{Hot, PullHead, PullReply, SendHead, SendReply};
+use rocketmq_protocol::hot::{Hot, PullHead, PullReply, SendHead, SendReplies, SendReply};
 use rocketmq_protocol::record::{self, Record};
 use rocketmq_protocol::{Frame, Serialize};
 use std::hint::black_box;
@@ -73,20 +73,17 @@ fn replies(c: &mut Criterion) {
         let send = SendReply {
             opaque: 123_456,
             serialize,
-            code: 0,
-            remark: None,
             msg_id: "7F00000100002A9F0000000012345678",
             queue_id: 3,
             queue_offset: 1_234_567,
             transaction_id: Some("7F0000010E8C1B2844C02A6D5F330000"),
-            region: "DefaultRegion",
-            trace_on: true,
             recall_handle: None,
         };
+        let mut replies = SendReplies::new(0, "DefaultRegion", true);
         group.bench_function(format!("send/{form}"), |b| {
             b.iter(|| {
                 out.clear();
-                black_box(&send).encode(&mut out);
+                replies.encode(black_box(&send), &mut out);
                 out.len()
             });
         });

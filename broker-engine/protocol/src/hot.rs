@@ -13,7 +13,7 @@ mod reply;
 pub(crate) mod scan;
 mod shape;
 
-pub use reply::{PullReply, SendReply};
+pub use reply::{PullReply, SendReplies, SendReply};
 pub use shape::Shapes;
 
 /// What every request header has.

@@ -443,29 +443,7 @@ impl<F: Formatter> Formatter for Fastjson<F> {
 
 /// Appends a number in decimal.
 pub(crate) fn put_i64(out: &mut BytesMut, value: i64) {
-    let (digits, at) = digits(value);
-    out.put_slice(&digits[at..]);
-}
-
-/// A number's digits, which fill the array's end, and where they begin.
-#[inline]
-pub(crate) fn digits(value: i64) -> ([u8; 20], usize) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if value < 0 {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    (digits, at)
+    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends a quoted text, escaped as fastjson does.

@@ -3,7 +3,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
+/// Both digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789ABCDEF";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 /// Appends the id (32 characters for IPv4, 56 for IPv6).
 pub fn write(store_host: SocketAddr, physical_offset: i64, out: &mut String) {
@@ -17,8 +27,7 @@ fn encode(store_host: SocketAddr, physical_offset: i64) -> ([u8; 56], usize) {
     let mut len = 0;
     let mut hex = |bytes: &[u8]| {
         for byte in bytes {
-            id[len] = HEX[usize::from(byte >> 4)];
-            id[len + 1] = HEX[usize::from(byte & 15)];
+            id[len..len + 2].copy_from_slice(&HEX[usize::from(*byte)]);
             len += 2;
         }
     };

@@ -8,7 +8,6 @@ use rocketmq_protocol::code::request;
 use rocketmq_protocol::hot::Head;
 use rocketmq_protocol::{Command, Frame};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// One of the broker's two ports.
 #[derive(Debug)]
@@ -91,9 +90,8 @@ impl Round for Turn {
             match code {
                 request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
                     let broker = &self.port.broker;
-                    let expected = || broker.round_bytes.load(Ordering::Relaxed);
                     self.sends
-                        .get_or_insert_with(|| Sends::new(broker, connection, expected()))
+                        .get_or_insert_with(|| Sends::new(broker, connection))
                         .push(connection, &frame);
                 }
                 request::PULL_MESSAGE | request::LITE_PULL_MESSAGE if !self.port.fast => {

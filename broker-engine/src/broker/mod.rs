@@ -45,7 +45,7 @@ use rocketmq_protocol::{Command, ExtFields, Language, Serialize};
 use rocketmq_store::{Placed, Reader, RecordBatch};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use tokio::sync::oneshot;
 
 /// All that a request handler may need. One per process, shared by `Arc`.
@@ -72,8 +72,7 @@ pub struct Broker {
     pub desk: admin::Desk,
     /// Peers that it is cut off from on purpose.
     pub partitions: Partitions,
-    /// Bytes of records that a round of sends is expected to bring.
-    pub round_bytes: AtomicUsize,
+    expected: send::Expected,
     /// Runs what must not hold up a connection.
     pub runtime: tokio::runtime::Handle,
     /// Address and port stamped into records and message ids; clients ask there for a message by its id.
@@ -86,7 +85,7 @@ pub struct Broker {
     waiters: Arc<pull::Waiters>,
     unique_keys: unique_key::UniqueKeys,
     /// Properties that every message stored by a send carries.
-    stamp: String,
+    stamp: Arc<str>,
 }
 
 impl Broker {

@@ -39,7 +39,7 @@ impl Broker {
     ) -> Option<Command> {
         let checked = SendHead::from_command(&command)
             .map_err(Refusal::from)
-            .and_then(|head| Sends::new(self, connection, 0).find_queue(&head));
+            .and_then(|head| Sends::new(self, connection).find_queue(&head));
         match checked {
             Ok((_, queue_id)) => {
                 let reply = Reply {

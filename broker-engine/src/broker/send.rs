@@ -12,7 +12,6 @@ use crate::clock;
 use crate::config::BrokerConfig;
 use crate::log::Requirement;
 use crate::net::Connection;
-use bytes::Bytes;
 use rocketmq_protocol::body::TopicConfig;
 use rocketmq_protocol::code::{request, response};
 use rocketmq_protocol::hot::SendHead;
@@ -24,12 +23,14 @@ use rocketmq_store::RecordBatch;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A batch is appended when it has grown to this many bytes, even if the round brings more: it must fit one log file, and what was
 /// just encoded is copied to the page cache while it is still in the processor's own.
 const BATCH_BYTES: usize = 128 << 10;
+/// Room for a batch and for the send that makes it grow to that: what has to grow is copied.
+const BATCH_ROOM: usize = BATCH_BYTES + BATCH_BYTES / 4;
 
 /// `FAQUrl.suggestTodo`: what Java appends to remarks about missing topics and groups.
 pub(super) const FAQ: &str =
@@ -73,6 +74,41 @@ struct Open {
     answers: Answers,
 }
 
+impl Open {
+    /// Makes room for what is expected when the first message comes.
+    fn begin(&mut self, broker: &Broker) -> &mut Open {
+        if self.batch.is_empty() {
+            let [bytes, records, sends] = broker.expected.get();
+            self.batch = RecordBatch::with_room(bytes, records, &broker.stamp);
+            self.answers = Answers::with_room(sends);
+        }
+        self
+    }
+}
+
+/// What a batch of sends is expected to hold: what is too small grows, and is copied.
+#[derive(Debug, Default)]
+pub(super) struct Expected([AtomicUsize; 3]);
+
+impl Expected {
+    /// Bytes of records, records, sends.
+    fn get(&self) -> [usize; 3] {
+        let [bytes, records, sends] =
+            [0, 1, 2].map(|number| self.0[number].load(Ordering::Relaxed));
+        // One half of what is sent on its way as full mostly becomes that.
+        let full = bytes >= BATCH_BYTES / 2;
+        [if full { BATCH_ROOM } else { bytes }, records, sends]
+    }
+
+    /// The next batch will be about as large; small ones let the room shrink by and by.
+    fn learn(&self, batch: [usize; 3]) {
+        for (expected, is) in self.0.iter().zip(batch) {
+            let before = expected.load(Ordering::Relaxed);
+            expected.store(is.max(before - before / 8), Ordering::Relaxed);
+        }
+    }
+}
+
 /// What a message's properties say to the broker.
 #[derive(Default)]
 struct Wishes<'a> {
@@ -87,16 +123,12 @@ struct Wishes<'a> {
 }
 
 impl Sends {
-    /// `room`: bytes of records that are expected.
-    pub(super) fn new(broker: &Arc<Broker>, connection: &Connection, room: usize) -> Sends {
+    pub(super) fn new(broker: &Arc<Broker>, connection: &Connection) -> Sends {
         Sends {
             config: broker.config.get(),
             connection: connection.clone(),
             born_host: connection.peer(),
-            waiting: Open {
-                batch: RecordBatch::with_capacity(room),
-                answers: Answers::default(),
-            },
+            waiting: Open::default(),
             eager: Open::default(),
             room: Vec::new(),
             text: String::new(),
@@ -143,11 +175,11 @@ impl Sends {
                 }
             }
         };
-        let body = frame.body();
+        let body = frame.body_bytes();
         let added = if head.batch || head.head.code == request::SEND_BATCH_MESSAGE {
-            self.add_batch(&head, &body, frame.serialize())
+            self.add_batch(&head, body, frame.serialize())
         } else {
-            self.add(&head, &body, frame.serialize())
+            self.add(&head, body, frame.serialize())
         };
         if let Err(refusal) = added {
             let oneway = head.head.flag & 2 != 0;
@@ -171,11 +203,9 @@ impl Sends {
             return;
         }
         let open = std::mem::take(open);
-        // The next round will bring about as much; a quiet one lets the room shrink by and by.
-        let (room, bytes) = (&self.broker.round_bytes, open.batch.byte_len());
-        let expected = room.load(Ordering::Relaxed);
-        let expected = bytes.max(expected - expected / 8).min(BATCH_BYTES);
-        room.store(expected, Ordering::Relaxed);
+        let (bytes, records) = (open.batch.byte_len(), open.batch.len());
+        let sends = open.answers.len();
+        (self.broker.expected).learn([bytes.min(BATCH_ROOM), records, sends]);
         let requirement = if wait {
             self.broker.requirement(&self.config)
         } else {
@@ -295,7 +325,7 @@ impl Sends {
     fn add(
         &mut self,
         head: &SendHead<'_>,
-        body: &Bytes,
+        body: &[u8],
         serialize: Serialize,
     ) -> Result<(), Refusal> {
         let (config, queue_id) = self.check(head)?;
@@ -348,6 +378,7 @@ impl Sends {
                 topic: &place.topic,
                 properties: &place.properties,
             };
+            let open = open.begin(&self.broker);
             let before = open.batch.byte_len();
             (open.batch.push(&place.topic, &record)).map_err(|error| match error {
                 RecordError::Zero(_) => zero_byte(),
@@ -468,7 +499,7 @@ impl Sends {
     fn add_batch(
         &mut self,
         head: &SendHead<'_>,
-        body: &Bytes,
+        body: &[u8],
         serialize: Serialize,
     ) -> Result<(), Refusal> {
         let (config, queue_id) = self.check(head)?;
@@ -496,18 +527,18 @@ impl Sends {
             return Err(illegal(&self.config));
         }
         // All entries are looked at before the first is taken: a batch is stored whole or not at all.
-        let mut records = 0;
-        for entry in batch::entries(body) {
-            let entry = entry
-                .map_err(|error| Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()))?;
+        let entries = batch::entries(body).collect::<Result<Vec<_>, _>>();
+        let entries =
+            entries.map_err(|error| Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()))?;
+        for entry in &entries {
             if entry.properties.len() > properties::LEN_MAX {
                 return Err(illegal(&self.config));
             }
             if entry.properties.contains('\0') {
                 return Err(zero_byte());
             }
-            records += 1;
         }
+        let records = entries.len();
         if records == 0 {
             return Err(illegal(&self.config));
         }
@@ -516,8 +547,9 @@ impl Sends {
         } else {
             &mut self.eager
         };
+        let open = open.begin(&self.broker);
         let before = open.batch.byte_len();
-        for entry in batch::entries(body).flatten() {
+        for entry in entries {
             let record = Record {
                 queue_id,
                 flag: entry.flag,

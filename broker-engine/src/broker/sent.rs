@@ -9,12 +9,15 @@ use crate::log::{AppendError, Outcome};
 use crate::net::Connection;
 use bytes::BytesMut;
 use rocketmq_protocol::code::response;
-use rocketmq_protocol::hot::SendReply;
+use rocketmq_protocol::hot::{SendReplies, SendReply};
 use rocketmq_protocol::properties::name;
 use rocketmq_protocol::{Command, Serialize, message_id};
 use rocketmq_store::Placed;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Bytes of a unique key as client libraries make it.
+const KEY_ROOM: usize = 32;
 
 /// Who must be told how a batch went.
 #[derive(Default)]
@@ -27,6 +30,20 @@ pub(super) struct Answers {
 }
 
 impl Answers {
+    /// With room for the answers to so many sends.
+    pub(super) fn with_room(sends: usize) -> Answers {
+        Answers {
+            sends: Vec::with_capacity(sends),
+            whose: Vec::new(),
+            keys: String::with_capacity(sends * KEY_ROOM),
+        }
+    }
+
+    /// How many sends are to be answered.
+    pub(super) fn len(&self) -> usize {
+        self.sends.len()
+    }
+
     /// Keeps a unique key for the send that is taken next; its place.
     pub(super) fn key(&mut self, text: &str) -> Range<usize> {
         let start = self.keys.len();
@@ -84,6 +101,7 @@ impl Unanswered {
             Outcome::ReplicaMissing => response::SLAVE_NOT_AVAILABLE,
         };
         let mut out = BytesMut::with_capacity(answers.sends.len() * 384 + 512);
+        let mut replies = SendReplies::new(code, &config.region_id, config.trace_on);
         let mut ids = String::with_capacity(64);
         let mut records = placed.records.iter();
         let mut run: Option<(Arc<str>, u64, u64)> = None;
@@ -123,20 +141,16 @@ impl Unanswered {
                 continue;
             }
             let key = &answers.keys[sent.key];
-            SendReply {
+            let reply = SendReply {
                 opaque: sent.opaque,
                 serialize: sent.serialize,
-                code,
-                remark: None,
                 msg_id: &ids,
                 queue_id: sent.queue_id,
                 queue_offset: first.unwrap_or_default(),
                 transaction_id: (!key.is_empty()).then_some(key),
-                region: &config.region_id,
-                trace_on: config.trace_on,
                 recall_handle: sent.recall_handle.as_deref(),
-            }
-            .encode(&mut out);
+            };
+            replies.encode(&reply, &mut out);
         }
         if let Some((topic, messages, bytes)) = run {
             self.broker.stats.put(&topic, messages, bytes);

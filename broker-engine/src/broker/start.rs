@@ -19,7 +19,7 @@ use rocketmq_store::table::TableError;
 use rocketmq_store::{StoreError, Writer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -302,7 +302,7 @@ impl Broker {
             partitions,
             replicas: Replicas::default(),
             desk: admin::Desk::default(),
-            round_bytes: AtomicUsize::new(0),
+            expected: send::Expected::default(),
             runtime: tokio::runtime::Handle::current(),
             store_host,
             started_ms: now_ms,
@@ -310,7 +310,7 @@ impl Broker {
             master_online: AtomicBool::new(false),
             waiters,
             unique_keys: UniqueKeys::new(store_host.ip(), std::process::id(), fastrand::u32(..)),
-            stamp: send::stamp(&config),
+            stamp: send::stamp(&config).into(),
             config: live,
         }))
     }

@@ -15,6 +15,8 @@ pub struct RecordBatch {
     pub(crate) entries: Vec<Entry>,
     /// Index key hashes of all records, those of one record together.
     pub(crate) key_hashes: Vec<i32>,
+    /// What the broker puts at the end of properties, of which neither queues nor index want anything.
+    stamp: Arc<str>,
 }
 
 /// One record of a batch.
@@ -42,11 +44,14 @@ impl RecordBatch {
         Self::default()
     }
 
-    /// An empty batch with room for `bytes` of records.
-    pub fn with_capacity(bytes: usize) -> Self {
+    /// An empty batch with room for so many records of so many bytes together. `stamp`: properties that most of them will end with,
+    /// and that mean nothing to queues and index, so that they need not be read in each.
+    pub fn with_room(bytes: usize, records: usize, stamp: &Arc<str>) -> Self {
         Self {
             bytes: BytesMut::with_capacity(bytes),
-            ..Self::default()
+            entries: Vec::with_capacity(records),
+            key_hashes: Vec::with_capacity(records),
+            stamp: Arc::clone(stamp),
         }
     }
 
@@ -61,7 +66,7 @@ impl RecordBatch {
         let len =
             record::encode(record, &mut self.bytes).inspect_err(|_| self.bytes.truncate(at))?;
         let first_key = self.key_hashes.len();
-        let facts = dispatch::facts(record, &mut self.key_hashes);
+        let facts = dispatch::facts(record, &self.stamp, &mut self.key_hashes);
         self.entries.push(Entry {
             at,
             len,

@@ -17,9 +17,14 @@ pub(crate) struct Facts {
     pub lmq: bool,
 }
 
-/// What a record about to be encoded means. Reads the properties once; index key hashes go to `key_hashes`.
-pub(crate) fn facts(record: &Record<'_>, key_hashes: &mut Vec<i32>) -> Facts {
-    read(record.sys_flag, record.topic, record.properties, key_hashes)
+/// What a record about to be encoded means. Reads the properties once, without the `stamp` that they end with if they do, which
+/// says nothing of what is looked for; index key hashes go to `key_hashes`.
+pub(crate) fn facts(record: &Record<'_>, stamp: &str, key_hashes: &mut Vec<i32>) -> Facts {
+    let own = record.properties.strip_suffix(stamp);
+    // The stamp must begin a pair: what it continues has another name or value.
+    let own = own.filter(|own| own.is_empty() || own.ends_with(properties::PROPERTY_SEPARATOR));
+    let properties = own.unwrap_or(record.properties);
+    read(record.sys_flag, record.topic, properties, key_hashes)
 }
 
 /// What a record of the log means. Java stores whatever bytes a client sent: properties that are no text have no tag and no
@@ -96,4 +101,54 @@ pub(crate) fn names_a_directory(topic: &str) -> bool {
         && topic != "."
         && topic != ".."
         && !topic.contains(['/', '\\', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STAMP: &str = "MSG_REGION\u{1}here\u{2}TRACE_ON\u{1}true\u{2}";
+
+    fn both(own: &str) -> [(Facts, Vec<i32>); 2] {
+        let properties = format!("{own}{STAMP}");
+        [STAMP, "no stamp of this batch"].map(|stamp| {
+            let record = Record {
+                queue_id: 0,
+                flag: 0,
+                queue_offset: 0,
+                physical_offset: 0,
+                sys_flag: 0,
+                born_timestamp: 0,
+                born_host: ([127, 0, 0, 1], 1).into(),
+                store_timestamp: 0,
+                store_host: ([127, 0, 0, 1], 2).into(),
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body: b"",
+                topic: "T",
+                properties: &properties,
+            };
+            let mut keys = Vec::new();
+            (facts(&record, stamp, &mut keys), keys)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_means_the_same_whether_its_stamp_is_read_or_not(own in "((TAGS|KEYS|UNIQ_KEY|WAIT|a)?\u{1}?[ab ]{0,3}\u{2}?){0,5}") {
+            let [skipped, read] = both(&own);
+            prop_assert_eq!(skipped, read);
+        }
+    }
+
+    #[test]
+    fn what_the_stamp_continues_is_read_with_it() {
+        let [skipped, read] = both("TAGS\u{1}a");
+        assert_eq!(skipped, read);
+        assert_eq!(
+            skipped.0.tags_code,
+            i64::from(hash::java_string("aMSG_REGION\u{1}here"))
+        );
+    }
 }

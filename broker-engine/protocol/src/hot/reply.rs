@@ -5,92 +5,30 @@ use crate::swar::next_mark;
 use crate::{Serialize, json};
 use bytes::{BufMut, BytesMut};
 
-/// The answer to a send, encoded as a whole frame (JSON or binary as the request was) without building a map.
+/// What the answers to the sends of one batch share. It is put together once, for the answer that nearly all are: JSON, no recall
+/// handle, no text that needs an escape or is long.
+#[derive(Debug)]
+pub struct SendReplies<'a> {
+    code: i32,
+    region: &'a str,
+    trace_on: bool,
+    /// A header whose beginning stays, up to where `shared` says; 0 when the region is no such text.
+    line: [u8; PLAIN_MAX],
+    shared: usize,
+}
+
+/// The answer to a send: what is not the same for all of a batch.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct SendReply<'a> {
     pub opaque: i32,
     pub serialize: crate::Serialize,
-    /// SUCCESS, FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT or SLAVE_NOT_AVAILABLE: all four carry the full header.
-    pub code: i32,
-    pub remark: Option<&'a str>,
     /// Offset message ids, joined by commas for a batch.
     pub msg_id: &'a str,
     pub queue_id: i32,
     pub queue_offset: i64,
     pub transaction_id: Option<&'a str>,
-    pub region: &'a str,
-    pub trace_on: bool,
     pub recall_handle: Option<&'a str>,
-}
-impl SendReply<'_> {
-    /// Appends the whole frame to `out`.
-    pub fn encode(&self, out: &mut BytesMut) {
-        if self.serialize == Serialize::Json && self.encode_plain(out) {
-            return;
-        }
-        let mut answer = Answer::begin(
-            out,
-            self.serialize,
-            self.code,
-            self.opaque,
-            self.remark,
-            256 + self.msg_id.len(),
-        );
-        answer.text("MSG_REGION", self.region);
-        answer.text("TRACE_ON", if self.trace_on { "true" } else { "false" });
-        answer.text("msgId", self.msg_id);
-        answer.number("queueId", i64::from(self.queue_id));
-        answer.number("queueOffset", self.queue_offset);
-        if let Some(id) = self.transaction_id {
-            answer.text("transactionId", id);
-        }
-        if let Some(handle) = self.recall_handle {
-            answer.text("recallHandle", handle);
-        }
-        answer.end(0);
-    }
-
-    /// The same bytes for the answer that nearly all are: JSON, no remark, no recall handle, no text that needs an escape or is long.
-    /// False, and nothing is written, when it is another.
-    fn encode_plain(&self, out: &mut BytesMut) -> bool {
-        let id = self.transaction_id.unwrap_or_default();
-        let texts = [self.region, self.msg_id, id];
-        let plain = |text: &str| text.len() <= TEXT_MAX && next_mark(text.as_bytes(), 0).is_none();
-        if self.remark.is_some() || self.recall_handle.is_some() || !texts.into_iter().all(plain) {
-            return false;
-        }
-        let start = command::begin_frame(out);
-        let mut line = Line { at: out.len(), out };
-        line.out.resize(line.at + PLAIN_MAX, 0);
-        line.put(b"{\"code\":");
-        line.number(i64::from(self.code));
-        line.put(b",\"extFields\":{\"MSG_REGION\":\"");
-        line.text(self.region);
-        if self.trace_on {
-            line.put(b"\",\"TRACE_ON\":\"true\",\"msgId\":\"");
-        } else {
-            line.put(b"\",\"TRACE_ON\":\"false\",\"msgId\":\"");
-        }
-        line.text(self.msg_id);
-        line.put(b"\",\"queueId\":\"");
-        line.number(i64::from(self.queue_id));
-        line.put(b"\",\"queueOffset\":\"");
-        line.number(self.queue_offset);
-        if self.transaction_id.is_some() {
-            line.put(b"\",\"transactionId\":\"");
-            line.text(id);
-        }
-        line.put(b"\"},\"flag\":1,\"language\":\"RUST\",\"opaque\":");
-        line.number(i64::from(self.opaque));
-        line.put(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-        line.number(i64::from(VERSION));
-        line.put(b"}");
-        let Line { out, at } = line;
-        out.truncate(at);
-        command::end_header(out, start, self.serialize, 0);
-        true
-    }
 }
 
 /// The longest text of an answer that is put together in one piece, in bytes, and the room for all of it: three such texts,
@@ -98,29 +36,113 @@ impl SendReply<'_> {
 const TEXT_MAX: usize = 64;
 const PLAIN_MAX: usize = 3 * TEXT_MAX + 5 * 20 + 220;
 
+/// Whether a text may stand in an answer as it is.
+fn plain(text: &str) -> bool {
+    text.len() <= TEXT_MAX && next_mark(text.as_bytes(), 0).is_none()
+}
+
+impl<'a> SendReplies<'a> {
+    /// `code`: SUCCESS, FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT or SLAVE_NOT_AVAILABLE: all four carry the full header.
+    pub fn new(code: i32, region: &'a str, trace_on: bool) -> Self {
+        let mut all = SendReplies {
+            code,
+            region,
+            trace_on,
+            line: [0; PLAIN_MAX],
+            shared: 0,
+        };
+        if plain(region) {
+            let mut line = Line {
+                room: &mut all.line,
+                at: 0,
+            };
+            line.put(b"{\"code\":");
+            line.number(i64::from(code));
+            line.put(b",\"extFields\":{\"MSG_REGION\":\"");
+            line.text(region);
+            line.put(b"\",\"TRACE_ON\":\"");
+            line.text(if trace_on { "true" } else { "false" });
+            line.put(b"\",\"msgId\":\"");
+            all.shared = line.at;
+        }
+        all
+    }
+
+    /// Appends one answer's whole frame to `out`, JSON or binary as the request was, without building a map.
+    pub fn encode(&mut self, reply: &SendReply<'_>, out: &mut BytesMut) {
+        if reply.serialize == Serialize::Json && self.encode_plain(reply, out) {
+            return;
+        }
+        let room = 256 + reply.msg_id.len();
+        let (serialize, opaque) = (reply.serialize, reply.opaque);
+        let mut answer = Answer::begin(out, serialize, self.code, opaque, None, room);
+        answer.text("MSG_REGION", self.region);
+        answer.text("TRACE_ON", if self.trace_on { "true" } else { "false" });
+        answer.text("msgId", reply.msg_id);
+        answer.number("queueId", i64::from(reply.queue_id));
+        answer.number("queueOffset", reply.queue_offset);
+        if let Some(id) = reply.transaction_id {
+            answer.text("transactionId", id);
+        }
+        if let Some(handle) = reply.recall_handle {
+            answer.text("recallHandle", handle);
+        }
+        answer.end(0);
+    }
+
+    /// The same bytes for the plain answer. False, and nothing is written, when it is another.
+    fn encode_plain(&mut self, reply: &SendReply<'_>, out: &mut BytesMut) -> bool {
+        let id = reply.transaction_id.unwrap_or_default();
+        let is_plain = self.shared > 0 && plain(reply.msg_id) && plain(id);
+        if !is_plain || reply.recall_handle.is_some() {
+            return false;
+        }
+        let mut line = Line {
+            room: &mut self.line,
+            at: self.shared,
+        };
+        line.text(reply.msg_id);
+        line.put(b"\",\"queueId\":\"");
+        line.number(i64::from(reply.queue_id));
+        line.put(b"\",\"queueOffset\":\"");
+        line.number(reply.queue_offset);
+        if reply.transaction_id.is_some() {
+            line.put(b"\",\"transactionId\":\"");
+            line.text(id);
+        }
+        line.put(b"\"},\"flag\":1,\"language\":\"RUST\",\"opaque\":");
+        line.number(i64::from(reply.opaque));
+        line.put(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        line.number(i64::from(VERSION));
+        line.put(b"}");
+        let end = line.at;
+        let start = command::begin_frame(out);
+        out.put_slice(&self.line[..end]);
+        command::end_header(out, start, reply.serialize, 0);
+        true
+    }
+}
+
 /// Writes into room that is there already: most pieces are short and of a known length, and cost an instruction or two.
 struct Line<'o> {
-    out: &'o mut BytesMut,
+    room: &'o mut [u8; PLAIN_MAX],
     at: usize,
 }
 
 impl Line<'_> {
     #[inline]
     fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
-        self.out[self.at..self.at + N].copy_from_slice(bytes);
+        self.room[self.at..self.at + N].copy_from_slice(bytes);
         self.at += N;
     }
+    #[inline]
     fn text(&mut self, text: &str) {
-        self.out[self.at..self.at + text.len()].copy_from_slice(text.as_bytes());
+        self.room[self.at..self.at + text.len()].copy_from_slice(text.as_bytes());
         self.at += text.len();
     }
     #[inline]
     fn number(&mut self, value: i64) {
-        let (digits, from) = json::digits(value);
-        for digit in &digits[from..] {
-            self.out[self.at] = *digit;
-            self.at += 1;
-        }
+        self.text(itoa::Buffer::new().format(value));
     }
 }
 

@@ -272,15 +272,11 @@ fn reply(serialize: Serialize) -> SendReply<'static> {
     SendReply {
         opaque: -5,
         serialize,
-        code: 12,
-        remark: Some("slave \"late\""),
         msg_id: "C0A8010200002A9F0000000000010203",
         queue_id: 3,
         queue_offset: 9_007_199_254_740_993,
         transaction_id: Some("7F00\u{1}"),
-        region: "DefaultRegion",
-        trace_on: true,
-        recall_handle: None,
+        recall_handle: Some("handle"),
     }
 }
 
@@ -291,15 +287,16 @@ fn answers_decode_to_what_the_generic_way_would_write() {
         request.opaque = -5;
         request.serialize = serialize;
         let want = request
-            .error(12, "slave \"late\"")
+            .response(12)
             .with("MSG_REGION", "DefaultRegion")
             .with("TRACE_ON", true)
             .with("msgId", "C0A8010200002A9F0000000000010203")
             .with("queueId", 3)
             .with("queueOffset", 9_007_199_254_740_993i64)
-            .with("transactionId", "7F00\u{1}");
+            .with("transactionId", "7F00\u{1}")
+            .with("recallHandle", "handle");
         let mut out = BytesMut::new();
-        reply(serialize).encode(&mut out);
+        SendReplies::new(12, "DefaultRegion", true).encode(&reply(serialize), &mut out);
         assert_eq!(out, want.to_bytes());
 
         let want = request
@@ -361,19 +358,27 @@ fn the_answer_that_nearly_all_are_has_the_bytes_of_the_generic_way() {
             want = want.with("transactionId", id);
         }
         let mut out = BytesMut::from(&b"before"[..]);
-        SendReply {
+        let whole = SendReply {
             opaque: i32::MIN,
-            code,
-            remark: None,
+            serialize: Serialize::Json,
             msg_id: &long[..64],
             queue_id: i32::MIN,
             queue_offset: number,
             transaction_id: id,
-            region,
-            trace_on,
-            ..reply(Serialize::Json)
-        }
-        .encode(&mut out);
+            recall_handle: None,
+        };
+        let mut replies = SendReplies::new(code, region, trace_on);
+        // One that is longer came before, of the same batch.
+        replies.encode(&whole, &mut BytesMut::new());
+        let queue_id = 7;
+        let shorter = SendReply {
+            queue_id,
+            ..whole.clone()
+        };
+        replies.encode(&shorter, &mut out);
+        assert_eq!(out[6..], want.clone().with("queueId", queue_id).to_bytes());
+        out.truncate(6);
+        replies.encode(&whole, &mut out);
         assert_eq!(out[6..], want.to_bytes());
     }
 }
