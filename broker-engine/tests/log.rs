@@ -32,6 +32,7 @@ fn store_options(root: &Path) -> StoreOptions {
         delay_levels: vec![Duration::from_secs(1)],
         lmq: false,
         visible_when_synced: false,
+        zeros_ahead: 0,
         check_crc_on_recover: true,
         file_reserved: Duration::from_secs(72 * 3600),
         disk_max_used_percent: 101,

@@ -39,6 +39,7 @@ fn node(slave: bool, sync_flush: bool) -> Node {
         delay_levels: vec![Duration::from_secs(1)],
         lmq: false,
         visible_when_synced: false,
+        zeros_ahead: 0,
         check_crc_on_recover: true,
         file_reserved: Duration::from_secs(3600),
         disk_max_used_percent: 100,

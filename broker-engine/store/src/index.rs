@@ -78,6 +78,8 @@ pub(crate) struct Index {
     files: Vec<IndexFile>,
     /// When the newest file's slots were written last.
     slots_at: Option<i64>,
+    /// Room of keys that were added, for those to come.
+    pub room: Vec<Key>,
 }
 
 impl Header {
@@ -137,6 +139,7 @@ impl Index {
             disk,
             files: Vec::new(),
             slots_at: None,
+            room: Vec::new(),
         }
     }
 
@@ -505,6 +508,7 @@ impl Index {
 
     /// Gives the memory of slots back that are in their file.
     pub fn cool(&mut self) {
+        self.room = Vec::new();
         for file in &mut self.files {
             if file.unwritten.is_empty() && !file.stale {
                 file.pages = Vec::new();

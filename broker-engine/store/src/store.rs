@@ -143,10 +143,16 @@ impl Store {
             .index_pending
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let keys = std::mem::take(&mut *pending);
+        let mut keys = std::mem::replace(&mut *pending, std::mem::take(&mut index.room));
         drop(pending);
         Some(match index.add(&keys, now_ms) {
-            Ok(()) => Ok(index),
+            Ok(()) => {
+                let came = keys.len();
+                keys.clear();
+                keys.shrink_to(2 * came);
+                index.room = keys;
+                Ok(index)
+            }
             Err(error) => {
                 // The index passes over what it already holds, so all keys can come again.
                 let mut pending = self
@@ -269,6 +275,11 @@ impl Store {
         }
         if let Some(index) = &self.index {
             index.lock().unwrap_or_else(PoisonError::into_inner).cool();
+            let mut pending = self
+                .index_pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            pending.shrink_to_fit();
         }
     }
 }

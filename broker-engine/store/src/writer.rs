@@ -31,6 +31,10 @@ const KEYS_PENDING_MAX: usize = 1 << 20;
 const QUIET_ROUNDS: u32 = 10;
 /// Quiet rounds after which caches are given back.
 const COOL_ROUNDS: u32 = QUIET_ROUNDS + 5;
+/// An append of more bytes mostly begins new blocks whether or not the last wrote zeros ahead.
+const SMALL_APPEND: i64 = 16 << 10;
+/// Zeros that are kept, in bytes, to be written as often as it takes.
+const ZEROS: usize = 64 << 10;
 /// Commit log files deleted in one round at most, as in Java.
 const DELETE_MAX: usize = 10;
 
@@ -41,6 +45,9 @@ pub struct Writer {
     slots: Slots,
     /// What the next write carries. The batches' own buffers: readers close behind share them.
     pieces: Vec<Bytes>,
+    /// Up to here zeros were written ahead ([`StoreOptions::zeros_ahead`]), and what they are.
+    zeroed: i64,
+    zeros: Bytes,
     keys: Vec<Key>,
     key_hashes: Vec<i32>,
     arrivals: Vec<Arrival>,
@@ -135,6 +142,8 @@ impl Writer {
             store: store.clone(),
             slots: Slots::default(),
             pieces: Vec::new(),
+            zeroed: 0,
+            zeros: Bytes::new(),
             keys: Vec::new(),
             key_hashes: Vec::new(),
             arrivals: Vec::new(),
@@ -384,8 +393,24 @@ impl Writer {
         let base = log.base_of(at);
         let path = log.path(base);
         let file = log.open(base).map_err(io_error("opening", &path))?;
+        let records = self.pieces.len();
+        let end = at + self.pieces.iter().map(Bytes::len).sum::<usize>() as i64;
+        let ahead = self.store.options.zeros_ahead as i64;
+        if ahead > 0 && end > self.zeroed && end - at <= SMALL_APPEND {
+            let mut left = ahead.min(base + log.file_size() - end) as usize;
+            self.zeroed = end + left as i64;
+            while left > 0 {
+                if self.zeros.is_empty() {
+                    self.zeros = vec![0; ZEROS].into();
+                }
+                let piece = self.zeros.slice(..left.min(ZEROS));
+                left -= piece.len();
+                self.pieces.push(piece);
+            }
+        }
         disk::write_all_at(&file, &self.pieces, (at - base) as u64)
             .map_err(io_error("writing", &path))?;
+        self.pieces.truncate(records);
         log.remember(at, self.pieces.drain(..));
         Ok(())
     }

@@ -50,6 +50,39 @@ fn a_read_outside_the_queue_says_where_to_go_on() {
     check("unknown", 5, ReadStatus::NoMatchedLogicQueue, 0);
 }
 
+/// So that a sync finds blocks that were written before; what is behind the end is nothing all the same.
+#[test]
+fn zeros_written_ahead_of_small_appends_are_no_part_of_the_log() {
+    const AHEAD: usize = 100 << 10;
+    for zeros_ahead in [0, AHEAD] {
+        let dir = tempfile::tempdir().unwrap();
+        let roomy = || StoreOptions {
+            commit_log_file_size: 1 << 20,
+            zeros_ahead,
+            ..options(dir.path())
+        };
+        let mut opened = Writer::open(roomy(), 1_000).unwrap();
+        let mut sent = vec![message("T", 0, 0, "")];
+        let end = append(&mut opened.writer, &sent, 1_000).end;
+        let file = std::fs::File::open(dir.path().join("commitlog/00000000000000000000")).unwrap();
+        let far = (AHEAD / 2) as u64;
+        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(far));
+        assert_eq!(data == Ok(far), zeros_ahead > 0, "{data:?}");
+        // The process dies; what it wrote is in the page cache.
+        drop(opened);
+        let mut again = Writer::open(roomy(), 1_000).unwrap();
+        assert_eq!(
+            (again.recovery.log_end, again.recovery.truncated_bytes),
+            (end, 0)
+        );
+        sent.extend((1..2_000).map(|n| message("T", 0, n, "")));
+        for one in &sent[1..] {
+            append(&mut again.writer, std::slice::from_ref(one), 1_000);
+        }
+        assert_eq!(read_all(&again.reader, "T", 0), sent);
+    }
+}
+
 /// #8239 of apache/rocketmq: a consumer that was given what a power cut takes back goes on behind it, and misses what is stored
 /// there next.
 #[test]
@@ -57,6 +90,7 @@ fn with_sync_flush_readers_see_what_is_on_disk_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let careful = || StoreOptions {
         visible_when_synced: true,
+        zeros_ahead: 3_000,
         ..options(dir.path())
     };
     let mut opened = Writer::open(careful(), 1_000).unwrap();

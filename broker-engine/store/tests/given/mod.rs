@@ -25,6 +25,7 @@ pub fn options(root: &Path) -> StoreOptions {
         delay_levels: [1, 5, 10, 30].map(Duration::from_secs).to_vec(),
         lmq: false,
         visible_when_synced: false,
+        zeros_ahead: 0,
         check_crc_on_recover: true,
         file_reserved: Duration::from_secs(72 * 3600),
         disk_max_used_percent: 101,

@@ -64,6 +64,7 @@ fn a_failed_sync_that_is_tried_again_is_found() {
             "damage in the commit log",
             "without need",
             "differs",
+            "is version None",
         ],
     );
 }

@@ -103,6 +103,7 @@ pub fn options(random: &mut Random) -> StoreOptions {
         consume_queue_file_entries: [20, 60][random.below(2) as usize],
         index_slots: 30,
         index_entries: 40,
+        zeros_ahead: [0, 0, 600, 3000][random.below(4) as usize],
         ..crate::given::options(Path::new(ROOT))
     }
 }
