@@ -129,11 +129,20 @@ pub(crate) fn write(file: &File, checkpoint: Checkpoint) -> Result<(), Error> {
     disk::sync(file)
 }
 
-/// Opens the checkpoint file, making it when it is not there.
+/// Opens the checkpoint file, making it when it is not there. It has its whole length from the start: a store whose disk is full
+/// before the first checkpoint must be able to open again, which writes the file anew.
 pub(crate) fn open(fs: &FileSystem, root: &Path) -> Result<File, StoreError> {
     let path = path(root);
-    fs.open(&path, Open::Make)
-        .map_err(io_error("opening", &path))
+    let file = fs
+        .open(&path, Open::Make)
+        .map_err(io_error("opening", &path))?;
+    let len = file.len().map_err(io_error("reading", &path))?;
+    if len < LEN as u64 {
+        disk::write_at(&file, &[0; LEN][len as usize..], len)
+            .and_then(|()| disk::sync(&file))
+            .map_err(io_error("writing", &path))?;
+    }
+    Ok(file)
 }
 
 /// The marker that a clean stop removes.

@@ -229,7 +229,7 @@ impl File {
     fn clear(&self, at: u64, len: u64) -> Result<bool> {
         on_file!(self, file => Ok(real::clear(file, at, len)), handle => handle.clear(at, len))
     }
-    fn len(&self) -> Result<u64> {
+    pub(crate) fn len(&self) -> Result<u64> {
         on_file!(self, file => Ok(file.metadata()?.len()), handle => handle.len())
     }
     pub(crate) fn set_len(&self, len: u64) -> Result<()> {

@@ -50,6 +50,17 @@ fn a_read_outside_the_queue_says_where_to_go_on() {
     check("unknown", 5, ReadStatus::NoMatchedLogicQueue, 0);
 }
 
+/// A broker that is killed on a disk that filled up in its first second writes the checkpoint anew when it starts, and must find
+/// room for it.
+#[test]
+fn the_checkpoint_has_its_room_before_the_first_message() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let _opened = Writer::open(options(dir.path()), 1_000).unwrap();
+    let file = std::fs::metadata(dir.path().join("checkpoint")).unwrap();
+    assert_eq!((file.len(), file.blocks() * 512 >= 4096), (4096, true));
+}
+
 /// So that a sync finds blocks that were written before; what is behind the end is nothing all the same.
 #[test]
 fn zeros_written_ahead_of_small_appends_are_no_part_of_the_log() {
