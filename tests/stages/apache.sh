@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # rmqctl's commands on Apache's engine: an image laid out as the official one, made here from the published jars
 # needs: docker peers rmqctl rmqload
+# beside: conformance
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 cluster=rmqa offset=13500
 namesrv=127.0.0.1:$((9876 + offset)) console=127.0.0.1:$((8181 + offset))

@@ -1,4 +1,4 @@
-//! The threads that read and write all connections, some for each processor.
+//! The threads that read and write all connections, one for two processors.
 //!
 //! A round reads what is ready on all of a thread's connections, hands it to their services, lets the services finish what the
 //! round brought (a broker appends it to its log in one go), and writes all answers: no message changes threads, and what came
@@ -22,6 +22,10 @@ use tokio::sync::Notify;
 
 /// Threads at most: beyond them the log's one owner is what limits.
 const THREADS_MAX: usize = 4;
+/// Processors for each thread. Clients on the same machine, the kernel's part of connections, syncs and checkpoints take the others:
+/// where each processor had its thread, two of them beside a busy client waited for each other at the log, and a message cost up
+/// to a third more.
+const PROCESSORS_EACH: usize = 2;
 /// The token of the bell; connections have the numbers below it.
 const BELL: Token = Token(usize::MAX);
 /// Readiness events taken from the kernel at a time.
@@ -145,8 +149,9 @@ fn reactors() -> Result<&'static [Arc<Mailbox>]> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _starting = STARTING.lock();
     if ALL.get().is_none() {
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let all: Result<Vec<_>> = (0..count.min(THREADS_MAX)).map(|_| start()).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = processors.div_ceil(PROCESSORS_EACH).min(THREADS_MAX);
+        let all: Result<Vec<_>> = (0..count).map(|_| start()).collect();
         let _ = ALL.set(all?);
     }
     Ok(ALL.get().map_or(&[], Vec::as_slice))

@@ -15,6 +15,7 @@ pub mod lmq;
 pub mod options;
 mod queue;
 mod queues;
+mod read_ahead;
 pub mod reader;
 mod recent;
 mod recovery;

@@ -5,11 +5,12 @@
 //! Source of the format: `apache/rocketmq: store/.../ConsumeQueue.java`.
 
 use crate::disk::{self, Disk, File, Unsynced};
+use crate::read_ahead::{self, ReadAhead};
 use crate::reader::QueueEntry;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one entry: `i64 physical offset | i32 size | i64 tags code`.
@@ -33,6 +34,7 @@ pub(crate) struct QueueDirs {
     pub root: PathBuf,
     pub per_file: i64,
     pub disk: Arc<Disk>,
+    pub ahead: ReadAhead,
 }
 
 /// One queue, shared by the log's owner, the checkpoint and readers.
@@ -40,6 +42,8 @@ pub(crate) struct QueueDirs {
 pub(crate) struct Queue {
     pub topic: Arc<str>,
     pub queue_id: i32,
+    /// This one's own: a topic that is deleted and made again has other queues.
+    number: u64,
     min: AtomicI64,
     max: AtomicI64,
     tail: Mutex<Tail>,
@@ -124,9 +128,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Queue {
     pub fn new(topic: Arc<str>, queue_id: i32) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             topic,
             queue_id,
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             min: AtomicI64::new(0),
             max: AtomicI64::new(0),
             tail: Mutex::default(),
@@ -275,10 +281,19 @@ impl Queue {
                     }
                     return Ok(());
                 }
-                (tail.first - at).min(left)
+                tail.first - at
             };
+            let known = dirs.ahead.take(self.number, at, left.min(in_files), out);
+            at += known;
+            left -= known;
+            if known > 0 {
+                continue;
+            }
             let base = dirs.base_of(at);
-            let count = in_files.min(base + dirs.per_file - at);
+            let in_file = in_files.min(base + dirs.per_file - at);
+            let count = left.min(in_file);
+            // Who wants one entry looks for something.
+            let more = if count > 1 { read_ahead::ENTRIES } else { 1 };
             let file = match dirs.disk.open(&dirs.path(self, base)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 other => other?,
@@ -286,8 +301,9 @@ impl Queue {
             let bytes = disk::read_at(
                 &file,
                 (at - base) as u64 * ENTRY,
-                count as usize * ENTRY as usize,
+                count.max(more.min(in_file)) as usize * ENTRY as usize,
             )?;
+            let before = out.len();
             out.extend(
                 bytes
                     .as_chunks::<{ ENTRY as usize }>()
@@ -295,6 +311,11 @@ impl Queue {
                     .iter()
                     .map(|b| QueueEntry::from_bytes(b)),
             );
+            let wanted = before + count as usize;
+            if out.len() > wanted {
+                dirs.ahead.keep(self.number, at, &out[before..]);
+                out.truncate(wanted);
+            }
             at += count;
             left -= count;
         }
@@ -493,6 +514,7 @@ mod tests {
             root: dir.path().to_owned(),
             per_file: ENTRIES,
             disk: Arc::new(Disk::new(disk::FileSystem::Real, 4)),
+            ahead: ReadAhead::default(),
         };
         let queue = Queue::new("T".into(), 0);
         let (dirty, done) = (AtomicBool::new(false), AtomicBool::new(false));

@@ -8,6 +8,7 @@ use crate::error::{StoreError, io_error};
 use crate::index::{Index, Key};
 use crate::queue::{Queue, QueueDirs, warm_entries};
 use crate::queues::Queues;
+use crate::read_ahead::ReadAhead;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -90,6 +91,7 @@ impl Store {
                 root: options.root.join("consumequeue"),
                 per_file: options.consume_queue_file_entries as i64,
                 disk,
+                ahead: ReadAhead::default(),
             }),
             index,
             index_pending: Mutex::default(),
