@@ -507,15 +507,65 @@ mod tests {
 
     const ENTRIES: i64 = 50_000;
 
+    fn dirs(dir: &tempfile::TempDir, per_file: i64) -> QueueDirs {
+        QueueDirs {
+            root: dir.path().to_owned(),
+            per_file,
+            disk: Arc::new(Disk::new(disk::FileSystem::Real, 4)),
+            ahead: ReadAhead::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_what_stands_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = dirs(&dir, 300);
+        let entry = |queue, at| QueueEntry {
+            physical_offset: at,
+            size: 1,
+            tags_code: queue,
+        };
+        // The last 20 of each stay in memory, 30 more are in no file yet.
+        let queues = [0, 1].map(|id| {
+            let queue = Queue::new("T".into(), id);
+            for (from, to) in [(0, 1000), (1000, 1030)] {
+                let fresh: Vec<_> = (from..to).map(|at| entry(i64::from(id), at)).collect();
+                queue.extend(from, &fresh);
+                queue.publish(to);
+                if from == 0 {
+                    queue.write(&dirs, 20, &mut Unsynced::default()).unwrap();
+                }
+            }
+            queue
+        });
+        let mut readers = [
+            (0, 0, 32),
+            (1, 0, 32),
+            (0, 250, 7),
+            (1, 999, 2),
+            (0, 3, 400),
+        ];
+        let mut out = Vec::new();
+        while readers.iter().any(|(_, at, _)| *at < 1030) {
+            for (queue, at, max) in &mut readers {
+                out.clear();
+                queues[*queue].read(&dirs, *at, *max, &mut out).unwrap();
+                let stop = (*at + *max as i64).min(1030);
+                let there: Vec<_> = (*at..stop).map(|at| entry(*queue as i64, at)).collect();
+                assert_eq!(out, there, "queue {queue} from {at}");
+                *at = stop;
+            }
+        }
+        out.clear();
+        queues[0].forget();
+        queues[0].read(&dirs, 0, 32, &mut out).unwrap();
+        assert_eq!(out, [], "a deleted queue has nothing to read");
+    }
+
     #[test]
     fn entries_that_come_while_a_queue_is_written_are_told_of() {
         let dir = tempfile::tempdir().unwrap();
-        let dirs = QueueDirs {
-            root: dir.path().to_owned(),
-            per_file: ENTRIES,
-            disk: Arc::new(Disk::new(disk::FileSystem::Real, 4)),
-            ahead: ReadAhead::default(),
-        };
+        let dirs = dirs(&dir, ENTRIES);
         let queue = Queue::new("T".into(), 0);
         let (dirty, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
