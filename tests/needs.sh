@@ -36,17 +36,18 @@ need_rmqload() {
     [ -x "$RMQLOAD" ] || { unset RMQLOAD; echo "cargo built no rmqload for $(host_platform)"; return 1; }
 }
 
-# The program that leaves things in flight and collects them; `cargo test` has built it already.
-need_features() {
-    need_rust && cargo build -p broker-engine --example features || { echo "it does not build: cargo build -p broker-engine --example features"; return 1; }
-    export FEATURES=${CARGO_TARGET_DIR:-$root/target}/$(host_platform)/debug/examples/features
+# A program of broker-engine's examples, which `cargo test --workspace` has built already; with `-p broker-engine` it would have
+# other features, and half of what it needs would be built again.
+example() { # NAME VARIABLE: its path goes into the variable
+    need_rust && cargo build --workspace --example "$1" || { echo "it does not build: cargo build --workspace --example $1"; return 1; }
+    export "$2=${CARGO_TARGET_DIR:-$root/target}/$(host_platform)/debug/examples/$1"
 }
-
-# The program that kills, cuts off, fills up and floods real nodes.
-need_durability() {
-    need_rust && cargo build -p broker-engine --example durability || { echo "it does not build: cargo build -p broker-engine --example durability"; return 1; }
-    export DURABILITY=${CARGO_TARGET_DIR:-$root/target}/$(host_platform)/debug/examples/durability
-}
+# It leaves things in flight and collects them.
+need_features() { example features FEATURES; }
+# It kills, cuts off, fills up and floods real nodes.
+need_durability() { example durability DURABILITY; }
+# It asks two brokers the same things and compares what they answer.
+need_differential() { example differential DIFFERENTIAL; }
 
 need_jdk() {
     # A JDK rather than a JRE: the conformance suite is compiled.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # rmqctl killed at random moments, and then run again; clusters side by side; larger topologies
 # needs: docker python rmqctl
+# beside: conformance
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 # The rounds of each runtime (50 make a thorough run), and what makes them the same again.
 rounds=${CONVERGE_ROUNDS:-14} seed=${CONVERGE_SEED:-$RANDOM}

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # one seeded sequence of client operations against our broker and the Java broker, answers compared field by field
-# needs: rust
-# needs: peers
+# needs: peers differential
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 # Three seeds take seconds; DIFFERENTIAL_SEEDS=200 is for a night.
 seeds=${DIFFERENTIAL_SEEDS:-3}
@@ -13,7 +12,7 @@ start_java() {
     apache wipe
     apache up --masters 1 --namesrv-port 27876 --base-port "$port" --heap 512m --set enablePropertyFilter=true
 }
-play() { cargo run -q -p broker-engine --example differential -- --java "127.0.0.1:$port" "$@"; }
+play() { "$DIFFERENTIAL" --java "127.0.0.1:$port" "$@"; }
 same_answers() {
     play --seeds "$seeds" >"$work/played"
     cat "$work/played"
@@ -25,8 +24,6 @@ notices() {
     has "$work/planted" 'header MSG_REGION: ours "Elsewhere", java "DefaultRegion"'
 }
 
-check build cargo build -p broker-engine --example differential
-[ "$last" = 0 ] || exit 1
 check java start_java
 [ "$last" = 0 ] || exit 1
 check "same-answers" same_answers

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # clusters around one command or for a time: what the command gets, and that nothing is left, whatever ends it
 # needs: docker python rmqctl rmqload
+# beside: diagnose
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 command -v setsid >/dev/null || fail "setsid is missing (util-linux)"
 rt=process

@@ -5,4 +5,5 @@
 # `cargo test` takes a sample of the cases; this takes all, with the release build.
 export FAULTS=all RMQCTL
 # More at a time than there are cores: much of a case is waiting, for a late answer or a client's patience.
-cargo_tests every_request -p rmqctl --test faults -- --test-threads=6
+# Of the whole workspace, though it is one package's: that has other features of what both use, and everything would be built again.
+cargo_tests every_request --workspace --test faults -- --test-threads=6
