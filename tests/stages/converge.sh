@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../harness.sh"
 # The rounds of each runtime (50 make a thorough run), and what makes them the same again.
 rounds=${CONVERGE_ROUNDS:-14} seed=${CONVERGE_SEED:-$RANDOM}
-cluster=rmqk offset=13000
+cluster=rmqk offset=12650
 RANDOM=$seed
 
 # --- strangers: named much like ours, and not to be touched -----------------------------------------------------------
