@@ -155,8 +155,8 @@ fn header(data: &[u8], serialize: Serialize) {
 fn like_itself(data: &[u8], serialize: Serialize) {
     let mut shapes = Shapes::default();
     for _ in 0..2 {
-        if let Some(frame) = framed(data, serialize, b"body") {
-            shapes.look(&frame);
+        if let Some(mut frame) = framed(data, serialize, b"body") {
+            shapes.look(&mut frame);
         }
     }
     let (Some(first), Some(last)) = (data.first(), data.last()) else {
@@ -166,13 +166,13 @@ fn like_itself(data: &[u8], serialize: Serialize) {
     let at = usize::from(*first) * data.len() / 256;
     changed[at] = last ^ changed[at].rotate_left(3);
     for header in [data, &changed] {
-        let (Some(known), Some(new)) = (
+        let (Some(mut known), Some(new)) = (
             framed(header, serialize, b"body"),
             framed(header, serialize, b"body"),
         ) else {
             continue;
         };
-        shapes.look(&known);
+        shapes.look(&mut known);
         assert_eq!(Hot::scan(&known), Hot::scan(&new));
         assert_eq!(Head::scan(&known), Head::scan(&new));
         agree(&known);

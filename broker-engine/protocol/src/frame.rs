@@ -19,8 +19,15 @@ pub struct Frame {
     bytes: Bytes,
     header_len: usize,
     serialize: Serialize,
-    /// What stands at the header's top, once somebody asked: several on a request's way do.
-    top: OnceLock<Option<Top>>,
+    /// What stands at the header's top: several on a request's way ask.
+    top: Seen,
+}
+
+/// A header's top: found by who cut the frame and knows what came before it, or by the first who asks.
+#[derive(Clone, Debug)]
+enum Seen {
+    Before(Option<Top>),
+    Later(OnceLock<Option<Top>>),
 }
 
 /// Bytes that cannot be a frame; the connection they came on must be closed.
@@ -76,7 +83,7 @@ impl Frame {
             bytes: buf.split_to(total).freeze(),
             header_len,
             serialize,
-            top: OnceLock::new(),
+            top: Seen::Later(OnceLock::new()),
         }))
     }
     /// How many bytes the frame that starts `buf` takes, once its length has come; for whoever reserves room to read it.
@@ -106,14 +113,15 @@ impl Frame {
     }
     /// The head and the places of the wanted custom fields, found once.
     pub(crate) fn top(&self) -> Option<&Top> {
-        self.top
-            .get_or_init(|| scan::top(self.header(), self.serialize))
-            .as_ref()
+        let top = match &self.top {
+            Seen::Before(top) => top,
+            Seen::Later(top) => top.get_or_init(|| scan::top(self.header(), self.serialize)),
+        };
+        top.as_ref()
     }
     /// Takes what somebody found who knew more.
-    pub(crate) fn set_top(&self, top: Option<Top>) {
-        // Whoever looked before found the same.
-        let _ = self.top.set(top);
+    pub(crate) fn set_top(&mut self, top: Option<Top>) {
+        self.top = Seen::Before(top);
     }
     /// Parses the header by the generic path.
     pub fn decode(&self) -> Result<Command, HeaderError> {

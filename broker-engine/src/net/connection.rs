@@ -220,9 +220,9 @@ impl Connection {
     ) -> Result<(), String> {
         let shared = &*self.0;
         let mut heard = 0;
-        while let Some(frame) = Frame::cut(buffer).map_err(|error| error.to_string())? {
+        while let Some(mut frame) = Frame::cut(buffer).map_err(|error| error.to_string())? {
             heard += 1;
-            shapes.look(&frame);
+            shapes.look(&mut frame);
             if !shared.called.load(Ordering::Acquire) {
                 frames.push(frame);
                 continue;

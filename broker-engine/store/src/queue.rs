@@ -292,8 +292,12 @@ impl Queue {
             let base = dirs.base_of(at);
             let in_file = in_files.min(base + dirs.per_file - at);
             let count = left.min(in_file);
-            // Who wants one entry looks for something.
-            let more = if count > 1 { read_ahead::ENTRIES } else { 1 };
+            // Who wants one entry looks for something; others will want what follows.
+            let taken = if count > 1 {
+                count.max(read_ahead::ENTRIES).min(in_file)
+            } else {
+                count
+            };
             let file = match dirs.disk.open(&dirs.path(self, base)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 other => other?,
@@ -301,7 +305,7 @@ impl Queue {
             let bytes = disk::read_at(
                 &file,
                 (at - base) as u64 * ENTRY,
-                count.max(more.min(in_file)) as usize * ENTRY as usize,
+                taken as usize * ENTRY as usize,
             )?;
             let before = out.len();
             out.extend(

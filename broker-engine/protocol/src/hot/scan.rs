@@ -110,8 +110,6 @@ pub(crate) struct Top {
     opaque_at: (u32, u32),
     /// Shared: frames are moved, and headers of one shape have their fields at the same places.
     places: Option<Arc<Places>>,
-    /// The header is known to be UTF-8.
-    text: bool,
 }
 
 /// Where the wanted custom fields stand in the header.
@@ -174,7 +172,7 @@ impl Top {
         });
         slots.chain([self.opaque()])
     }
-    /// The same for another header of this shape, which must be UTF-8; `None` when its opaque is no number.
+    /// The same for another header of this shape; `None` when its opaque is no number.
     pub(super) fn of_like(&self, header: &[u8]) -> Option<Top> {
         let (start, end) = self.opaque();
         let mut at = Json {
@@ -187,7 +185,6 @@ impl Top {
                 opaque,
                 ..self.head
             },
-            text: true,
             places: self.places.clone(),
             ..*self
         })
@@ -243,10 +240,12 @@ pub(super) fn scan_send<'a>(frame: &'a Frame, room: &'a mut Vec<u8>) -> Option<S
 fn fields<'a>(frame: &'a Frame, top: &'a Top) -> Option<Fields<'a>> {
     let header = frame.header();
     let json = frame.serialize() == Serialize::Json;
-    if json && !top.text {
-        // The generic way refuses what is not UTF-8 wherever it stands.
-        std::str::from_utf8(header).ok()?;
-    }
+    // The generic way refuses what is not UTF-8 wherever it stands. Once for all is less than for each short text of it.
+    let whole = if json {
+        Some(std::str::from_utf8(header).ok()?)
+    } else {
+        None
+    };
     let kind = Kind::of(&top.head);
     let places = match &top.places {
         Some(places) if places.kind == kind => Found::Before(places),
@@ -262,12 +261,18 @@ fn fields<'a>(frame: &'a Frame, top: &'a Top) -> Option<Fields<'a>> {
         }
         _ => return None,
     };
-    Some(Fields { header, places })
+    Some(Fields {
+        header,
+        whole,
+        places,
+    })
 }
 
 /// The wanted custom fields of a header.
 struct Fields<'a> {
     header: &'a [u8],
+    /// The same as text, of a JSON header; the other form has numbers in it.
+    whole: Option<&'a str>,
     places: Found<'a>,
 }
 
@@ -299,7 +304,15 @@ impl<'a> Fields<'a> {
         if self.places.escaped & 1 << slot != 0 {
             unescape(self.raw(slot)).map(Cow::Owned)
         } else {
-            std::str::from_utf8(self.raw(slot)).ok().map(Cow::Borrowed)
+            self.plain(slot).map(Cow::Borrowed)
+        }
+    }
+    /// The text as it stands, of a slot without escapes.
+    fn plain(&self, slot: usize) -> Option<&'a str> {
+        let (start, end) = self.places.slots[slot];
+        match self.whole {
+            Some(whole) => whole.get(usize::from(start)..usize::from(end)),
+            None => std::str::from_utf8(self.raw(slot)).ok(),
         }
     }
     /// A required text.
@@ -315,7 +328,7 @@ impl<'a> Fields<'a> {
     }
     fn flag(&self, slot: usize) -> Option<bool> {
         if self.has(slot) {
-            bool_of(std::str::from_utf8(self.raw(slot)).ok()?)
+            bool_of(self.plain(slot)?)
         } else {
             Some(false)
         }
@@ -417,7 +430,6 @@ fn binary_top(header: &[u8]) -> Option<Top> {
             Kind::Other => None,
             kind => binary_places(header, ext_at, kind).map(Arc::new),
         },
-        text: false,
     })
 }
 
@@ -650,7 +662,6 @@ fn json_top(bytes: &[u8]) -> Option<Top> {
         ext_at,
         opaque_at,
         places,
-        text: false,
     })
 }
 

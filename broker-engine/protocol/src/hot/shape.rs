@@ -33,7 +33,7 @@ struct Shape {
 
 impl Shapes {
     /// Reads the frame's header and leaves with the frame what stands where, as reading without this memory would.
-    pub fn look(&mut self, frame: &Frame) {
+    pub fn look(&mut self, frame: &mut Frame) {
         let header = frame.header();
         let like = self.find(header);
         if like.is_some() {

@@ -59,15 +59,15 @@ fn check_agrees(frame: &Frame) {
 fn shapes_of(header: &str) -> Shapes {
     let mut shapes = Shapes::default();
     for _ in 0..2 {
-        shapes.look(&frame(header.as_bytes(), 0));
+        shapes.look(&mut frame(header.as_bytes(), 0));
     }
     shapes
 }
 
 /// With shapes known, a header is read as without.
 fn check_like(shapes: &mut Shapes, header: &[u8]) {
-    let looked = frame(header, 0);
-    shapes.look(&looked);
+    let mut looked = frame(header, 0);
+    shapes.look(&mut looked);
     let fresh = frame(header, 0);
     assert_eq!(Head::scan(&looked), Head::scan(&fresh));
     assert_eq!(Hot::scan(&looked), Hot::scan(&fresh));
