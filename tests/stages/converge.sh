@@ -57,8 +57,8 @@ exec {silence}<> <(:)
 # Runs a command, kills it at a random moment of the time that it may take on Docker, and runs it again.
 killed_then_again() { # MILLISECONDS COMMAND…
     local most=$1 after pid; shift
-    # Processes start in a third of the time.
-    [ "$runtime" = docker ] || most=$((most / 3))
+    # Commands on processes take a tenth of that.
+    [ "$runtime" = docker ] || most=$((most / 10))
     after=$((RANDOM % most))
     "$@" >"$work/killed.out" 2>&1 &
     pid=$!

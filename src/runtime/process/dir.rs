@@ -77,6 +77,9 @@ pub struct LastEnd {
     pub at_ms: u64,
 }
 
+/// Its presence is the node.
+const NODE_FILE: &str = "node.json";
+
 /// A node's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeDir(pub PathBuf);
@@ -84,7 +87,7 @@ pub struct NodeDir(pub PathBuf);
 impl NodeDir {
     /// What the node is; `None` when it was not created, or removed with its store kept.
     pub fn node(&self) -> io::Result<Option<NodeFile>> {
-        read_json(&self.0.join("node.json"))
+        read_json(&self.0.join(NODE_FILE))
     }
     /// What its supervisor last said.
     pub fn run(&self) -> io::Result<Option<RunFile>> {
@@ -92,7 +95,7 @@ impl NodeDir {
     }
     /// Writes [`NodeFile`].
     pub fn write_node(&self, node: &NodeFile) -> io::Result<()> {
-        write_json(&self.0.join("node.json"), node)
+        write_json(&self.0.join(NODE_FILE), node)
     }
     /// Writes [`RunFile`].
     pub fn write_run(&self, run: &RunFile) -> io::Result<()> {
@@ -149,6 +152,8 @@ impl NodeDir {
     }
     /// Deletes all but the store of a volume, and the directory if nothing is left.
     pub fn remove_node(&self) -> io::Result<()> {
+        // First: whoever is killed in between leaves no node that seems whole and lacks its files.
+        remove_file(&self.0.join(NODE_FILE))?;
         let keeps_store = self.volume().is_some();
         for entry in std::fs::read_dir(&self.0)? {
             let path = entry?.path();
@@ -234,6 +239,17 @@ impl StateDir {
             .into_iter()
             .map(NodeDir)
             .collect())
+    }
+
+    /// Deletes what nodes left that were not created to the end, or not removed to the end, since whoever did it was killed. Stores
+    /// of volumes stay.
+    pub fn sweep(&self, cluster: &str) -> io::Result<()> {
+        for dir in self.nodes(cluster)? {
+            if dir.node()?.is_none() {
+                dir.remove_node()?;
+            }
+        }
+        Ok(())
     }
 
     /// The node directories of every cluster, also of those of which only stores are left.
@@ -346,6 +362,50 @@ mod tests {
 
         dir.remove_volume().unwrap();
         assert!(!dir.0.exists());
+    }
+
+    #[test]
+    fn what_a_killed_removal_or_creation_left_is_swept_and_stores_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir(root.path().to_path_buf());
+        let half = |name: &str| {
+            let dir = NodeDir(state.cluster("c").join(name));
+            std::fs::create_dir_all(&dir.0).unwrap();
+            std::fs::write(dir.0.join("broker-a-slave1.properties"), "brokerId=1").unwrap();
+            dir
+        };
+        let (gone, kept, whole) = (half("rmqconsole"), half("rmqslave1"), half("rmqmaster1"));
+        kept.make_volume("rmqslave1-store").unwrap();
+        std::fs::write(kept.store().join("commitlog"), "kept").unwrap();
+        whole.write_node(&a_node()).unwrap();
+
+        state.sweep("c").unwrap();
+        assert!(!gone.0.exists());
+        assert_eq!(kept.volume().as_deref(), Some("rmqslave1-store"));
+        assert!(kept.store().join("commitlog").exists());
+        assert!(!kept.0.join("broker-a-slave1.properties").exists());
+        assert!(whole.0.join("broker-a-slave1.properties").exists());
+
+        kept.remove_volume().unwrap();
+        assert!(!kept.0.exists());
+        state.sweep("another").unwrap();
+    }
+
+    fn a_node() -> NodeFile {
+        NodeFile {
+            labels: BTreeMap::new(),
+            name: "rmqmaster1".into(),
+            container: "c-rmqmaster1".into(),
+            config_hash: String::new(),
+            ports: Vec::new(),
+            image: String::new(),
+            binary: PathBuf::new(),
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            stop_timeout: Duration::ZERO,
+            until: None,
+            data_dir: None,
+        }
     }
 
     #[test]

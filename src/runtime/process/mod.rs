@@ -193,6 +193,7 @@ impl Processes {
             Action::RemoveNode(container) => self.remove_node(desired, container).await,
             Action::RemoveNetwork => {
                 let failed = |e| RuntimeError::failed("remove", &desired.cluster, e);
+                self.state.sweep(&desired.cluster).map_err(failed)?;
                 dir::remove_file(&self.state.spec(&desired.cluster)).map_err(failed)?;
                 dir::remove_if_empty(&self.state.cluster(&desired.cluster)).map_err(failed)
             }
