@@ -14,7 +14,7 @@ def row(call):
 def servers(bench, kind="plain"):
     """The three of them, by turns: the first of this round was the second of the last. Each is started when its turn comes."""
     flags = {"plain": [], "sync": ["--flush", "sync"]}[kind]
-    java = {"plain": bench.java, "sync": lambda: Java(bench, "--flush", "SYNC_FLUSH").start()}[kind]
+    java = {"plain": bench.java, "sync": lambda: bench.java("--flush", "SYNC_FLUSH")}[kind]
     all_of_them = [lambda: Ours(bench, *flags).start(), lambda: Sink(bench, "sink", *(["--sync"] if kind == "sync" else [])).start()]
     if bench.with_java:
         all_of_them.append(java)
@@ -127,7 +127,7 @@ def replica(bench):
         return server
     starts = [alone, lambda: Ours(bench, "--replication", "sync", slaves=1).start()]
     if bench.with_java:
-        starts.append(lambda: Java(bench, "--role", "SYNC_MASTER", "--set", "inSyncReplicas=2", slaves=1).start())
+        starts.append(lambda: bench.java("--role", "SYNC_MASTER", "--set", "inSyncReplicas=2", slaves=1))
     for start in bench.turns(starts):
         with start() as server:
             bench.load("replica", server, "produce", "--topic", f"replica{bench.round}", *bench.created(server), "--connections", "16", "--in-flight", "1024",

@@ -172,6 +172,7 @@ class Java(Server):
         bench.java_again()
         self.bench, self.dir = bench, bench.work / "java"
         self.namesrv_port, self.port = bench.port + 50, bench.port + 60
+        self.asked = (options, slaves)
         self.options = [*options, "--masters", "1", "--slaves", str(slaves), "--namesrv-port", str(self.namesrv_port), "--base-port", str(self.port), "--heap", "1g"]
         if slaves:
             self.options.append("--wait-sync")

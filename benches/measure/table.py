@@ -129,9 +129,12 @@ def title(samples, line):
 
 
 def remarks(samples, line):
-    """What a reader must know of the row: a machine that was busy, runs that failed or were refused."""
+    """What a reader must know of the row: fewer rounds than others had, a machine that was busy, runs that failed or were refused."""
     mine = [s for s in samples if s["row"] == line.row]
     said = []
+    rounds = len({s["round"] for s in mine})
+    if rounds < len({s["round"] for s in samples}):
+        said.append(f"{rounds} round{'s' * (rounds != 1)}")
     busy = [s["others"] for s in mine if s.get("others", 0) > BUSY]
     if busy:
         said.append(f"machine busy in {len(busy)} of {len(mine)} runs, up to {max(busy):.2f} cores")
