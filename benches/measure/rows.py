@@ -1,5 +1,5 @@
 """The rows of the table: what each does to the servers. A row is called once a round and notes samples."""
-import json, os, re, resource, signal, subprocess, sys, time
+import functools, json, os, re, resource, signal, subprocess, sys, time
 
 from .servers import MAX_OFFSET, Java, Ours, PEERS, ROOT, Sink, ask, dial, first_ack, stop
 
@@ -9,6 +9,15 @@ ROWS = {}
 def row(call):
     ROWS[call.__name__] = call
     return call
+
+
+def alone(call):
+    """A row beside which no Apache broker is kept: it would use memory and wake up."""
+    @functools.wraps(call)
+    def cleared(bench):
+        bench.java_again()
+        call(bench)
+    return cleared
 
 
 def servers(bench, kind="plain"):
@@ -141,6 +150,7 @@ def pss(pid):
 
 
 @row
+@alone
 def idle(bench):
     """Memory at rest, and with connections that asked one thing each and then nothing."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -170,6 +180,7 @@ def idle(bench):
 
 
 @row
+@alone
 def start(bench):
     """From the exec of the broker to the first acknowledged message; the name server is there."""
     def ours():
@@ -191,6 +202,7 @@ def start(bench):
 
 
 @row
+@alone
 def restart(bench):
     """kill -9 in the middle of sends to a store of --restart-gib, and the first acknowledged message after it."""
     messages = int(bench.restart_gib * 2**30 / 1200)
@@ -226,6 +238,7 @@ def restart(bench):
 
 
 @row
+@alone
 def up(bench):
     """Two masters and two slaves on Docker, beside bare containers by turns with it (ready.py), and Java's as plain processes."""
     if bench.round == 0:

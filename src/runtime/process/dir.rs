@@ -53,6 +53,27 @@ pub struct NodeFile {
     pub data_dir: Option<PathBuf>,
 }
 
+#[cfg(test)]
+impl NodeFile {
+    /// A node that runs nothing, for tests to fill in.
+    pub fn bare(name: &str) -> NodeFile {
+        NodeFile {
+            labels: BTreeMap::new(),
+            name: name.into(),
+            container: name.into(),
+            config_hash: String::new(),
+            ports: Vec::new(),
+            image: String::new(),
+            binary: PathBuf::new(),
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            stop_timeout: Duration::ZERO,
+            until: None,
+            data_dir: None,
+        }
+    }
+}
+
 /// What a node's supervisor last said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
@@ -377,7 +398,7 @@ mod tests {
         let (gone, kept, whole) = (half("rmqconsole"), half("rmqslave1"), half("rmqmaster1"));
         kept.make_volume("rmqslave1-store").unwrap();
         std::fs::write(kept.store().join("commitlog"), "kept").unwrap();
-        whole.write_node(&a_node()).unwrap();
+        whole.write_node(&NodeFile::bare("rmqmaster1")).unwrap();
 
         state.sweep("c").unwrap();
         assert!(!gone.0.exists());
@@ -389,23 +410,6 @@ mod tests {
         kept.remove_volume().unwrap();
         assert!(!kept.0.exists());
         state.sweep("another").unwrap();
-    }
-
-    fn a_node() -> NodeFile {
-        NodeFile {
-            labels: BTreeMap::new(),
-            name: "rmqmaster1".into(),
-            container: "c-rmqmaster1".into(),
-            config_hash: String::new(),
-            ports: Vec::new(),
-            image: String::new(),
-            binary: PathBuf::new(),
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            stop_timeout: Duration::ZERO,
-            until: None,
-            data_dir: None,
-        }
     }
 
     #[test]

@@ -132,18 +132,10 @@ mod tests {
         let sleep = ["/usr/bin/sleep", "/bin/sleep"].map(Path::new);
         let binary = sleep.into_iter().find(|path| path.exists()).unwrap();
         let node = NodeFile {
-            labels: Default::default(),
-            name: "rmqmaster1".into(),
-            container: "rmqmaster1".into(),
-            config_hash: String::new(),
-            ports: vec![],
-            image: String::new(),
             binary: binary.into(),
             command: vec!["86400".into()],
-            env: Default::default(),
             stop_timeout: Duration::from_secs(60),
-            until: None,
-            data_dir: None,
+            ..NodeFile::bare("rmqmaster1")
         };
         Given {
             dir,
