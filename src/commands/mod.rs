@@ -46,6 +46,7 @@ mod zone;
 mod tests;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -226,7 +227,9 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.command.is_json();
-    let code = match runtime.block_on(run(cli, &ui)) {
+    // Behind a pointer: tokio compiles what it is given to run once for each kind of its runtime, and this is all of the commands.
+    let command: Pin<Box<dyn Future<Output = Result<u8, Error>> + '_>> = Box::pin(run(cli, &ui));
+    let code = match runtime.block_on(command) {
         Ok(code) => code,
         Err(error) => {
             ui.error(&error, json);
