@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::reactor::{self, Group};
-use super::{CallError, Limits, Partitions, Round, Service, resolve};
+use super::{CallError, Partitions, Round, Service, resolve};
 use parking_lot::Mutex;
 use rocketmq_protocol::{Command, Frame};
 use std::collections::HashMap;
@@ -156,7 +156,6 @@ impl Client {
             stream,
             connection.clone(),
             service.clone(),
-            Limits::default(),
             self.0.connections.clone(),
         )
         .map_err(|e| failed(e.to_string()))?;

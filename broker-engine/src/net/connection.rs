@@ -9,8 +9,8 @@ use rocketmq_protocol::hot::{Head, Shapes};
 use rocketmq_protocol::{Command, Frame};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,19 +29,28 @@ struct Shared {
     local: SocketAddr,
     outbox: Outbox,
     closed: AtomicBool,
-    /// Set by the first call: only then may answers come, and each frame is looked at for the flag.
-    called: AtomicBool,
     /// Frames read so far: whether a peer that owes one answer still sends others.
     heard: AtomicU64,
-    calls: Mutex<Calls>,
+    /// The number of our next request.
+    next_opaque: AtomicI32,
+    /// Made by the first call, which few connections see: only then may answers come, and each frame is looked at for the flag.
+    calls: OnceLock<Box<Mutex<Calls>>>,
 }
 
 #[derive(Debug, Default)]
 struct Calls {
-    next_opaque: i32,
     waiting: HashMap<i32, oneshot::Sender<Frame>>,
     /// The connection has ended: nobody will answer.
     ended: bool,
+}
+
+impl Shared {
+    fn calls(&self) -> &Mutex<Calls> {
+        self.calls.get_or_init(Box::default)
+    }
+    fn next_opaque(&self) -> i32 {
+        self.next_opaque.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 impl Connection {
@@ -52,9 +61,9 @@ impl Connection {
             local,
             outbox: Outbox::default(),
             closed: AtomicBool::new(false),
-            called: AtomicBool::new(false),
             heard: AtomicU64::new(0),
-            calls: Mutex::default(),
+            next_opaque: AtomicI32::new(0),
+            calls: OnceLock::new(),
         }))
     }
     /// Process-wide unique number of this connection.
@@ -109,9 +118,8 @@ impl Connection {
         };
         let (answer, answered) = oneshot::channel();
         let heard = self.0.heard.load(Ordering::Relaxed);
-        self.0.called.store(true, Ordering::Release);
         {
-            let mut calls = self.0.calls.lock();
+            let mut calls = self.0.calls().lock();
             if calls.ended {
                 return Err(closed());
             }
@@ -122,16 +130,15 @@ impl Connection {
                     waiting: calls.waiting.len(),
                 });
             }
-            while calls.waiting.contains_key(&calls.next_opaque) {
-                calls.next_opaque = calls.next_opaque.wrapping_add(1);
+            request.opaque = self.0.next_opaque();
+            while calls.waiting.contains_key(&request.opaque) {
+                request.opaque = self.0.next_opaque();
             }
-            request.opaque = calls.next_opaque;
-            calls.next_opaque = calls.next_opaque.wrapping_add(1);
             calls.waiting.insert(request.opaque, answer);
         }
         // A caller that is dropped half way must not leave its place behind.
         let _place = Place {
-            shared: &self.0,
+            calls: self.0.calls(),
             opaque: request.opaque,
         };
         self.reply(&request);
@@ -163,11 +170,7 @@ impl Connection {
     /// Sends a one-way request over this connection.
     pub fn oneway(&self, request: Command) {
         let mut request = request.oneway();
-        {
-            let mut calls = self.0.calls.lock();
-            request.opaque = calls.next_opaque;
-            calls.next_opaque = calls.next_opaque.wrapping_add(1);
-        }
+        request.opaque = self.0.next_opaque();
         self.reply(&request);
     }
     /// Closes it; what is queued is dropped.
@@ -188,12 +191,12 @@ impl Connection {
 
 /// A call's entry in the table, removed when the call ends in whatever way.
 struct Place<'a> {
-    shared: &'a Shared,
+    calls: &'a Mutex<Calls>,
     opaque: i32,
 }
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.shared.calls.lock().waiting.remove(&self.opaque);
+        self.calls.lock().waiting.remove(&self.opaque);
     }
 }
 
@@ -206,7 +209,8 @@ impl Connection {
     pub(super) fn ended(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.0.outbox.close();
-        let mut calls = self.0.calls.lock();
+        // Made here if need be: a call that begins now must find that it is over.
+        let mut calls = self.0.calls().lock();
         calls.ended = true;
         calls.waiting = HashMap::new();
     }
@@ -223,10 +227,10 @@ impl Connection {
         while let Some(mut frame) = Frame::cut(buffer).map_err(|error| error.to_string())? {
             heard += 1;
             shapes.look(&mut frame);
-            if !shared.called.load(Ordering::Acquire) {
+            let Some(calls) = shared.calls.get() else {
                 frames.push(frame);
                 continue;
-            }
+            };
             let (opaque, flag) = match Head::scan(&frame) {
                 Some(head) => (head.opaque, head.flag),
                 None => {
@@ -236,7 +240,7 @@ impl Connection {
             };
             if flag & 1 == 0 {
                 frames.push(frame);
-            } else if let Some(waiting) = shared.calls.lock().waiting.remove(&opaque) {
+            } else if let Some(waiting) = calls.lock().waiting.remove(&opaque) {
                 // Its caller may have given up at this moment; then nobody wants the answer.
                 let _ = waiting.send(frame);
             }

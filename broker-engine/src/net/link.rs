@@ -1,10 +1,10 @@
 //! A connection's own side: its socket, what was read of the frame that comes, what is being written, and its times. Plain state that
 //! its reactor drives; nothing here waits.
 
+use super::Service;
 use super::connection::Connection;
 use super::outbox::Writing;
 use super::reactor::{Group, Rounds};
-use super::{Limits, Service};
 use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;
 use rocketmq_protocol::Frame;
@@ -39,7 +39,6 @@ pub(super) struct Link {
     /// Where what the service starts runs.
     pub runtime: Handle,
     pub stream: TcpStream,
-    limits: Limits,
     /// The beginning of a frame that is not whole, and how much of it the group was told of.
     buffer: BytesMut,
     pub held: usize,
@@ -63,7 +62,6 @@ impl Link {
         stream: TcpStream,
         connection: Connection,
         service: Arc<dyn Service>,
-        limits: Limits,
         group: Arc<Group>,
         runtime: Handle,
     ) -> Self {
@@ -73,7 +71,6 @@ impl Link {
             group,
             runtime,
             stream,
-            limits,
             buffer: BytesMut::new(),
             held: 0,
             writing: Writing::default(),
@@ -91,7 +88,9 @@ impl Link {
 
     /// Whether it reads on: not while it is stopping, or while its peer does not take what it asked for.
     pub fn reads(&self) -> bool {
-        self.readable && self.stopping.is_none() && self.writing.bytes() <= self.limits.unsent_bytes
+        self.readable
+            && self.stopping.is_none()
+            && self.writing.bytes() <= self.group.limits.unsent_bytes
     }
 
     /// Reads once, and hands what came whole to the service. `room` is the reactor's, empty and with room for
@@ -166,10 +165,10 @@ impl Link {
         if self.buffer.len() != self.held {
             let all = self.group.holds(self.held, self.buffer.len());
             self.held = self.buffer.len();
-            if all > self.limits.half_bytes && self.held > READ_MAX {
+            if all > self.group.limits.half_bytes && self.held > READ_MAX {
                 return Err(End::Said(format!(
                     "frames that are not whole take {all} bytes on all connections together, {} are allowed; {} of them are its",
-                    self.limits.half_bytes, self.held
+                    self.group.limits.half_bytes, self.held
                 )));
             }
         }
@@ -204,12 +203,12 @@ impl Link {
             }
         }
         let unsent = self.writing.bytes();
-        if unsent > self.limits.unsent_bytes.saturating_mul(4) {
+        if unsent > self.group.limits.unsent_bytes.saturating_mul(4) {
             return Err(End::Said(format!(
                 "it takes no answers; {unsent} bytes are unsent"
             )));
         }
-        if unsent > self.limits.unsent_bytes && self.half_since.is_some() {
+        if unsent > self.group.limits.unsent_bytes && self.half_since.is_some() {
             // While reading is paused the rest of a frame cannot come: that is not the peer's fault.
             self.half_since = Some(now);
         }
@@ -238,15 +237,15 @@ impl Link {
             return Ok(since + DRAIN);
         }
         if let Some(since) = self.half_since
-            && now >= since + self.limits.half_frame
+            && now >= since + self.group.limits.half_frame
         {
             return Err(End::Said(format!(
                 "a frame was not whole {:?} after its first byte; {} bytes of it came",
-                self.limits.half_frame,
+                self.group.limits.half_frame,
                 self.buffer.len()
             )));
         }
-        if now >= self.active + self.limits.idle {
+        if now >= self.active + self.group.limits.idle {
             return Err(End::Quiet);
         }
         Ok(self.due())
@@ -254,8 +253,10 @@ impl Link {
 
     /// When to look next.
     pub fn due(&self) -> Instant {
-        let idle = self.active + self.limits.idle;
-        let half = self.half_since.map(|since| since + self.limits.half_frame);
+        let idle = self.active + self.group.limits.idle;
+        let half = self
+            .half_since
+            .map(|since| since + self.group.limits.half_frame);
         half.map_or(idle, |half| half.min(idle))
     }
 }

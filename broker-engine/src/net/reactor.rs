@@ -36,6 +36,7 @@ const LOOK_MIN: Duration = Duration::from_millis(20);
 /// Connections that belong together: a server's, or a client's.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    pub limits: Limits,
     live: AtomicUsize,
     stopping: AtomicBool,
     killed: AtomicBool,
@@ -45,6 +46,13 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// No connections yet; each that comes is held to `limits`.
+    pub fn within(limits: Limits) -> Arc<Group> {
+        Arc::new(Group {
+            limits,
+            ..Group::default()
+        })
+    }
     /// How many connections live.
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Acquire)
@@ -190,7 +198,6 @@ pub(super) fn add(
     stream: TcpStream,
     connection: Connection,
     service: Arc<dyn Service>,
-    limits: Limits,
     group: Arc<Group>,
 ) -> Result<()> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -198,7 +205,7 @@ pub(super) fn add(
     let stream = mio::net::TcpStream::from_std(stream.into_std()?);
     group.live.fetch_add(1, Ordering::AcqRel);
     let runtime = Handle::current();
-    let link = Link::new(stream, connection, service, limits, group, runtime);
+    let link = Link::new(stream, connection, service, group, runtime);
     let turn = NEXT.fetch_add(1, Ordering::Relaxed) % all.len();
     all[turn].leave(Order::Add(Box::new(link)));
     Ok(())

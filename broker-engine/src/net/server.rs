@@ -46,7 +46,7 @@ pub async fn serve(
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let connections = Connections(Arc::default());
+    let connections = Connections(Group::within(limits));
     let mut refused: u64 = 0;
     loop {
         let accepted = tokio::select! {
@@ -63,10 +63,11 @@ pub async fn serve(
                 continue;
             }
         };
-        if connections.0.live() >= limits.connections {
+        let allowed = connections.0.limits.connections;
+        if connections.0.live() >= allowed {
             refused += 1;
             if refused.is_power_of_two() {
-                tracing::warn!(%peer, refused, connections = limits.connections, "connection refused: there are as many as allowed");
+                tracing::warn!(%peer, refused, connections = allowed, "connection refused: there are as many as allowed");
             }
             continue;
         }
@@ -77,13 +78,7 @@ pub async fn serve(
             continue;
         }
         let connection = Connection::new(peer, local);
-        let added = reactor::add(
-            stream,
-            connection,
-            service.clone(),
-            limits.clone(),
-            connections.0.clone(),
-        );
+        let added = reactor::add(stream, connection, service.clone(), connections.0.clone());
         if let Err(error) = added {
             tracing::warn!(%peer, %error, "taking a connection in failed");
         }

@@ -562,12 +562,12 @@ impl CommitLog {
         }
         let mut base = self.base_of(flushed);
         while base < end {
-            let path = self.path(base);
-            match self.disk.open(&path) {
-                Ok(file) => disk::sync(&file).map_err(io_error("syncing", &path))?,
+            match self.open(base) {
+                Ok(file) => disk::sync(&file)
+                    .map_err(|error| io_error("syncing", &self.path(base))(error))?,
                 // Retention deleted it: nothing of it is left to lose.
                 Err(error) if error.kind() == ErrorKind::NotFound && base < self.start() => {}
-                Err(error) => return Err(io_error("opening", &path)(error)),
+                Err(error) => return Err(io_error("opening", &self.path(base))(error)),
             }
             base += self.file_size();
         }

@@ -51,10 +51,9 @@ pub(crate) fn io_error(
     action: &'static str,
     path: &Path,
 ) -> impl FnOnce(std::io::Error) -> StoreError {
-    let path = path.display().to_string();
     move |source| StoreError::Io {
         action,
-        path,
+        path: path.display().to_string(),
         source,
     }
 }

@@ -31,8 +31,9 @@ const KEYS_PENDING_MAX: usize = 1 << 20;
 const QUIET_ROUNDS: u32 = 10;
 /// Quiet rounds after which caches are given back.
 const COOL_ROUNDS: u32 = QUIET_ROUNDS + 5;
-/// An append of more bytes mostly begins new blocks whether or not the last wrote zeros ahead.
-const SMALL_APPEND: i64 = 16 << 10;
+/// With more bytes that are not synced yet no zeros are written ahead: a sync of them begins new blocks once for so many that writing
+/// each block twice costs more. Measured with 1 KiB messages: 64 in flight gain a quarter by zeros, 512 lose a tenth.
+const FEW_UNSYNCED: i64 = 96 << 10;
 /// Zeros that are kept, in bytes, to be written as often as it takes.
 const ZEROS: usize = 64 << 10;
 /// Commit log files deleted in one round at most, as in Java.
@@ -391,12 +392,12 @@ impl Writer {
         }
         let log = &self.store.log;
         let base = log.base_of(at);
-        let path = log.path(base);
-        let file = log.open(base).map_err(io_error("opening", &path))?;
+        let failed = |action| move |error| io_error(action, &log.path(base))(error);
+        let file = log.open(base).map_err(failed("opening"))?;
         let records = self.pieces.len();
         let end = at + self.pieces.iter().map(Bytes::len).sum::<usize>() as i64;
         let ahead = self.store.options.zeros_ahead as i64;
-        if ahead > 0 && end > self.zeroed && end - at <= SMALL_APPEND {
+        if ahead > 0 && end > self.zeroed && end - log.flushed() <= FEW_UNSYNCED {
             let mut left = ahead.min(base + log.file_size() - end) as usize;
             self.zeroed = end + left as i64;
             while left > 0 {
@@ -408,8 +409,7 @@ impl Writer {
                 self.pieces.push(piece);
             }
         }
-        disk::write_all_at(&file, &self.pieces, (at - base) as u64)
-            .map_err(io_error("writing", &path))?;
+        disk::write_all_at(&file, &self.pieces, (at - base) as u64).map_err(failed("writing"))?;
         self.pieces.truncate(records);
         log.remember(at, self.pieces.drain(..));
         Ok(())

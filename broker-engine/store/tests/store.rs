@@ -76,9 +76,12 @@ fn zeros_written_ahead_of_small_appends_are_no_part_of_the_log() {
         let mut sent = vec![message("T", 0, 0, "")];
         let end = append(&mut opened.writer, &sent, 1_000).end;
         let file = std::fs::File::open(dir.path().join("commitlog/00000000000000000000")).unwrap();
-        let far = (AHEAD / 2) as u64;
-        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(far));
-        assert_eq!(data == Ok(far), zeros_ahead > 0, "{data:?}");
+        // Whether blocks in the middle of what is behind `end` are written.
+        let written_behind = |end: i64| {
+            let far = end as u64 + (AHEAD / 2) as u64;
+            rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(far)) == Ok(far)
+        };
+        assert_eq!(written_behind(end), zeros_ahead > 0);
         // The process dies; what it wrote is in the page cache.
         drop(opened);
         let mut again = Writer::open(roomy(), 1_000).unwrap();
@@ -87,9 +90,15 @@ fn zeros_written_ahead_of_small_appends_are_no_part_of_the_log() {
             (end, 0)
         );
         sent.extend((1..2_000).map(|n| message("T", 0, n, "")));
+        let mut end = end;
         for one in &sent[1..] {
-            append(&mut again.writer, std::slice::from_ref(one), 1_000);
+            end = append(&mut again.writer, std::slice::from_ref(one), 1_000).end;
         }
+        assert!(!written_behind(end), "{end} bytes wait for one sync");
+        again.writer.syncer().sync().unwrap();
+        sent.push(message("T", 0, 2_000, ""));
+        let end = append(&mut again.writer, &sent[2_000..], 1_000).end;
+        assert_eq!(written_behind(end), zeros_ahead > 0, "{end}");
         assert_eq!(read_all(&again.reader, "T", 0), sent);
     }
 }
