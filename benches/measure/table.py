@@ -135,10 +135,11 @@ def title(samples, line):
     return line.title.format(**ours) if ours and "{" in line.title else line.title
 
 
-def remarks(samples, line):
-    """What a reader must know of the row: fewer rounds than others had, a machine that was busy, runs that failed or were refused."""
+def remarks(samples, line, revision):
+    """What a reader must know of the row: another revision than the table's, fewer rounds than others had, a machine that was busy,
+    runs that failed or were refused."""
     mine = [s for s in samples if s["row"] == line.row]
-    said = []
+    said = [f"revision {one}" for one in sorted({s.get("revision", revision) for s in mine} - {revision})]
     rounds = len({s["round"] for s in mine})
     if rounds < len({s["round"] for s in samples}):
         said.append(f"{rounds} round{'s' * (rounds != 1)}")
@@ -170,7 +171,8 @@ def markdown(samples, facts, skipped):
         for cell in (first, second):
             counts["not"] += "**not met**" in cell
             counts["met"] += ": met" in cell
-        out.append(f"| {title(samples, line)}, {line.unit}{remarks(samples, line)} | {figure(ours, line.digits)} | {figure(beside, line.digits)} | {figure(java, line.digits)} | {first} | {second} |")
+        said = remarks(samples, line, facts["revision"])
+        out.append(f"| {title(samples, line)}, {line.unit}{said} | {figure(ours, line.digits)} | {figure(beside, line.digits)} | {figure(java, line.digits)} | {first} | {second} |")
     java = f" Apache is {facts['java']}, 1 GiB heap, warmed up." if facts["java"] else ""
     head = [f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']:.0f} GiB, Linux {facts['kernel']}, {facts['disk']}; {facts['date']}, revision {facts['revision']};"
             f" {facts['rounds']} round{'s' * (facts['rounds'] != 1)}, the servers by turns in each, as plain processes on loopback with the load on the same cores and memory that was touched before. `sink` only parses, stores and answers."
