@@ -27,9 +27,9 @@ pub struct StoreOptions {
     pub lmq: bool,
     /// `[flushDiskType]` is SYNC_FLUSH: readers see what is on disk and no more, so that no power cut takes back what somebody saw.
     pub visible_when_synced: bool,
-    /// Zeros written behind an append while little waits for a sync, in bytes; 0 for none. What is then written over them and synced is data alone: a reserved
-    /// block that is written for the first time changes the file's extents too, which a sync must wait for, and for a journal with
-    /// them where the file system has one. For who syncs each few messages; what is written grows by as much.
+    /// Zeros written behind an append while little waits for a sync, in bytes; 0 for none. What is then written over them and synced
+    /// is data alone: a reserved block that is written for the first time changes the file's extents too, which a sync must wait for,
+    /// and for a journal with them where the file system has one. For who syncs each few messages; what is written grows by as much.
     pub zeros_ahead: usize,
     /// `[checkCRCOnRecover]`
     pub check_crc_on_recover: bool,
